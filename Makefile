@@ -1,0 +1,31 @@
+# Each target does all the set-up it needs; the second run finds it done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check parity clean
+
+demo: $(STAMP)
+	$(BIN)/python -m imas_jax.main --config=configs/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+parity: $(STAMP)
+	$(BIN)/python -m pytest tests/parity -m parity
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip<26" "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

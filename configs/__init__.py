@@ -1,0 +1,1 @@
+"""Experiment configurations; each file is one page of the lab notebook."""

@@ -1,0 +1,1 @@
+"""IMAS in JAX/Flax: unsupervised video object segmentation."""

@@ -1,0 +1,79 @@
+"""Flow composition, paper Sec. 3.2, equations 1-5: pure functions of masks and flow.
+
+Masks pool the flow to one vector a channel (piecewise-constant pathway); a bounded
+per-pixel residual carries what a constant cannot (residual pathway). Nothing here
+owns parameters: the learned phi_1 and phi_2 come in as functions.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Pointwise = Callable[[Array], Array]
+
+
+def pool_by_mask(
+    features: Float[Array, "b h w k"], masks: Float[Array, "b h w c"]
+) -> Float[Array, "b c k"]:
+    """Average features over each soft mask (equation 1, the inner quotient).
+
+    A channel that is zero everywhere gets the zero vector, not NaN; for any other the
+    quotient is exact (no epsilon), as in the authors' code.
+    """
+    mass = masks.sum(axis=(1, 2))
+    total = jnp.einsum("bhwk,bhwc->bck", features, masks)
+    safe = jnp.where(mass > 0, mass, 1.0)
+    return jnp.where((mass > 0)[..., None], total / safe[..., None], 0.0)
+
+
+def piecewise_constant(
+    flow: Float[Array, "b h w 2"],
+    masks: Float[Array, "b h w c"],
+    phi_1: Pointwise,
+    phi_2: Pointwise,
+) -> tuple[Float[Array, "b h w 2"], Float[Array, "b c 2"]]:
+    """Explain flow by one vector a channel (equations 1 and 2).
+
+    Args:
+        flow: Observed flow, pixels.
+        masks: Soft masks, sum 1 over channels.
+        phi_1: Acts on the flow map before pooling, `(b, h, w, 2) -> (b, h, w, k)`.
+        phi_2: Acts on the pooled vectors, `(b, c, k) -> (b, c, 2)`.
+
+    Returns:
+        The composed map P and the channel vectors v.
+    """
+    vectors = phi_2(pool_by_mask(phi_1(flow), masks))
+    return compose(masks, vectors[:, None, None]), vectors
+
+
+def compose(
+    masks: Float[Array, "b h w c"], flows: Float[Array, "b #h #w c 2"]
+) -> Float[Array, "b h w 2"]:
+    """Sum per-channel flows weighted by the masks (equations 2 and 4)."""
+    return (masks[..., None] * flows).sum(axis=-2)
+
+
+def split_channels(
+    maps: Float[Array, "b h w n*c"], n: int
+) -> Float[Array, "b h w c n"]:
+    """Read a head's component-major output as n components for each channel."""
+    *lead, width = maps.shape
+    return jnp.moveaxis(maps.reshape(*lead, n, width // n), -2, -1)
+
+
+def bounded_residual(
+    maps: Float[Array, "b h w 2*c"], bound: float, divisor: float
+) -> Float[Array, "b h w c 2"]:
+    """Squash residual maps to at most `bound` pixels (equation 3).
+
+    Args:
+        maps: Output of the residual head at mask resolution, component-major.
+        bound: lambda, pixels; negative means unbounded (no tanh, no division).
+        divisor: d, keeps the start small.
+    """
+    residual = split_channels(maps, 2)
+    if bound < 0:
+        return residual
+    return bound * jnp.tanh(residual / divisor)

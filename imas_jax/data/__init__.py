@@ -1,0 +1,1 @@
+"""Clips on disk and in memory, batches, augmentation, and the annotation wall."""

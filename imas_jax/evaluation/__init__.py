@@ -1,0 +1,1 @@
+"""Metrics and protocols; the only readers of annotations besides reports."""

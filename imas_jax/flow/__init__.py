@@ -1,0 +1,1 @@
+"""Optical flow: files, estimators and what is read off a flow field."""

@@ -1,0 +1,1 @@
+"""Networks. Modules own parameters; equations live in composition and losses."""

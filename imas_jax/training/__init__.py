@@ -1,0 +1,1 @@
+"""State, steps, devices, loop and checkpoints."""

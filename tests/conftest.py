@@ -1,0 +1,35 @@
+"""Fixtures: eight fake CPU devices, strict rank promotion, and the shared material."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SHARED = Path(
+    os.environ.get("IMAS_SHARED_DIR", Path(__file__).parents[1].parent / "shared")
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real data and parity files; tests skip where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared material at {SHARED} (set IMAS_SHARED_DIR)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """Folder with the numbers of the authors' code; tests skip where it is missing."""
+    folder = Path(os.environ.get("IMAS_PARITY_DIR", SHARED / "parity"))
+    if not (folder / "meta.json").is_file():
+        pytest.skip(f"no parity files at {folder} (set IMAS_PARITY_DIR)")
+    return folder
