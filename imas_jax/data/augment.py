@@ -1,0 +1,326 @@
+"""Augmentation on the device: scale, crop, flip and colour, one draw for both frames.
+
+Random short side, random crop, horizontal flip, then mmsegmentation's photometric
+distortion (paper Sec. 4; ranges from the authors' code). Everything after the draw is
+arithmetic with static shapes, so it runs inside the jitted train step; a key gives the
+same sample on any device. Must not know where batches come from.
+
+A crop of a resized image is one bilinear resample of the stored frame: a matrix of row
+weights times the image times a matrix of column weights. The flow and the stage-2
+targets are read from the same window straight onto the mask grid.
+
+Differences from the authors' code, all of them deliberate:
+    - A flip negates the horizontal flow component; theirs did not (a defect).
+    - Flow and targets are resampled once, bilinearly. They resize to the frame's size
+      with nearest neighbour, crop, then resize to the mask bilinearly.
+    - Pixels stay real numbers. They round to a grey level after the resize and
+      truncate after every colour operation (half a level darker on average), and
+      store hue in steps of two degrees.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
+from ml_collections import ConfigDict
+
+from imas_jax import conventions, errors, geometry
+from imas_jax.conventions import Batch, Sample
+
+# mmsegmentation's PhotoMetricDistortion defaults, which the authors keep. Each of the
+# four operations happens with probability 1/2.
+BRIGHTNESS = 32.0  # added, grey levels
+CONTRAST = (0.5, 1.5)  # factor
+SATURATION = (0.5, 1.5)  # factor
+HUE = 18.0  # added, of 180 (OpenCV's unit: two degrees)
+
+Keys = PRNGKeyArray | UInt32[Array, "..."]
+
+
+@struct.dataclass
+class Draw:
+    """The random choices for one frame pair.
+
+    Attributes:
+        scaled: (h, w) the frame is resized to before the crop, pixels.
+        offset: (y, x) corner of the crop in the resized frame, pixels.
+        flip: Whether left and right are exchanged.
+        brightness: Added, grey levels; 0 changes nothing.
+        contrast: Factor; 1 changes nothing.
+        contrast_first: Contrast comes before saturation and hue, else after.
+        saturation: Factor; 1 changes nothing.
+        hue: Added, of 180; 0 changes nothing.
+    """
+
+    scaled: Int[Array, "2"]
+    offset: Int[Array, "2"]
+    flip: Bool[Array, ""]
+    brightness: Float[Array, ""]
+    contrast: Float[Array, ""]
+    contrast_first: Bool[Array, ""]
+    saturation: Float[Array, ""]
+    hue: Float[Array, ""]
+
+
+def augment(
+    batch: Batch,
+    keys: Keys,
+    config: ConfigDict,
+    mask_size: tuple[int, int],
+    train: bool = True,
+) -> Sample:
+    """Turn stored frame pairs into what the network and the losses see.
+
+    Args:
+        batch: Frame pairs of one stored size.
+        keys: One PRNG key a pair, `(b,)`.
+        config: The `augment` part of a config.
+        mask_size: (h, w) of the masks for a crop.
+        train: False takes the centre of the frame at the largest scale, without flip
+            and colour; the keys are then not used.
+
+    Returns:
+        Frames of `config.crop`, flow and targets of `mask_size`.
+
+    Raises:
+        UserError: While tracing, if a crop does not fit into the resized frames.
+    """
+    size = batch.frames.shape[2:4]
+    check_crop(size, config)
+
+    def one(example: Batch, key: Array) -> Sample:
+        draw = draw_parameters(key, size, config) if train else centre(size, config)
+        return apply(example, draw, config, mask_size, train and config.photometric)
+
+    return jax.vmap(one)(batch, keys)
+
+
+def eval_sample(
+    frames: UInt8[Array, "*b h w 3"], size: tuple[int, int] | None = None
+) -> Float[Array, "*b h2 w2 3"]:
+    """Normalise whole frames, resized to `size` first if one is given."""
+    pixels = frames.astype(jnp.float32)
+    return normalize(pixels if size is None else geometry.resize(pixels, size))
+
+
+def normalize(pixels: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
+    """Bring RGB grey levels (0..255) to the network's range."""
+    lead = (1,) * (pixels.ndim - 1)
+    mean = jnp.asarray(conventions.IMAGENET_MEAN, jnp.float32).reshape(*lead, 3)
+    std = jnp.asarray(conventions.IMAGENET_STD, jnp.float32).reshape(*lead, 3)
+    return (pixels / 255.0 - mean) / std
+
+
+def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
+    """Refuse a crop that some draw could not cut from frames of `size`.
+
+    Raises:
+        UserError: With the sizes, if the crop is larger than the smallest resized frame,
+            or the mode is unknown.
+    """
+    if config.mode not in ("crop", "resize"):
+        raise errors.UserError(
+            f"augment.mode={config.mode!r}", "crop or resize", "set one of the two"
+        )
+    if config.mode == "resize":
+        return
+    short = int(config.short_side * config.scale[0])
+    smallest = tuple(int(side * short / min(size) + 0.5) for side in size)
+    if smallest[0] < config.crop[0] or smallest[1] < config.crop[1]:
+        raise errors.UserError(
+            f"augment.crop={tuple(config.crop)} from frames resized to {smallest} "
+            f"(stored {tuple(size)}, short side {config.short_side} * "
+            f"{config.scale[0]})",
+            "a crop (h, w) that fits into the smallest resized frame",
+            "lower augment.crop, or raise augment.short_side or augment.scale",
+        )
+
+
+def draw_parameters(key: Array, size: tuple[int, int], config: ConfigDict) -> Draw:
+    """Draw the choices for one pair of frames of `size`."""
+    scale, place, flip, colour = jax.random.split(key, 4)
+    scaled = scaled_size(
+        size, jax.random.uniform(scale, (), minval=0.0, maxval=1.0), config
+    )
+    room = scaled - jnp.asarray(config.crop)
+    offset = jax.random.randint(place, (2,), 0, room + 1)
+    names = ("apply", "brightness", "contrast", "saturation", "hue", "order")
+    keys = dict(zip(names, jax.random.split(colour, len(names)), strict=True))
+    active = jax.random.bernoulli(keys["apply"], 0.5, (4,))
+
+    def between(name: str, low: float, high: float) -> Array:
+        return jax.random.uniform(keys[name], (), minval=low, maxval=high)
+
+    return Draw(
+        scaled=scaled,
+        offset=offset,
+        flip=jax.random.bernoulli(flip, config.flip),
+        brightness=jnp.where(
+            active[0], between("brightness", -BRIGHTNESS, BRIGHTNESS), 0.0
+        ),
+        contrast=jnp.where(active[1], between("contrast", *CONTRAST), 1.0),
+        contrast_first=jax.random.bernoulli(keys["order"]),
+        saturation=jnp.where(active[2], between("saturation", *SATURATION), 1.0),
+        hue=jnp.where(active[3], between("hue", -HUE, HUE), 0.0),
+    )
+
+
+def centre(size: tuple[int, int], config: ConfigDict) -> Draw:
+    """Choose the middle of the frame at the largest scale and leave colours alone."""
+    scaled = scaled_size(size, jnp.asarray(1.0), config)
+    return Draw(
+        scaled=scaled,
+        offset=(scaled - jnp.asarray(config.crop)) // 2,
+        flip=jnp.asarray(False),
+        brightness=jnp.asarray(0.0),
+        contrast=jnp.asarray(1.0),
+        contrast_first=jnp.asarray(True),
+        saturation=jnp.asarray(1.0),
+        hue=jnp.asarray(0.0),
+    )
+
+
+def scaled_size(
+    size: tuple[int, int], fraction: Float[Array, ""], config: ConfigDict
+) -> Int[Array, "2"]:
+    """Compute the (h, w) before the crop; `fraction` in [0, 1] runs over the range.
+
+    Whole pixels, rounded as mmcv does: the short side down, the long side to nearest.
+    """
+    if config.mode == "resize":
+        return jnp.asarray(config.crop, jnp.int32)
+    low, high = (config.short_side * factor for factor in config.scale)
+    # The clip keeps float32 rounding from going below the size `check_crop` allows.
+    short = jnp.clip(jnp.floor(low + (high - low) * fraction), int(low), int(high))
+    sides = jnp.asarray(size, jnp.float32) * short / min(size)
+    return jnp.floor(sides + 0.5).astype(jnp.int32)
+
+
+def apply(
+    example: Batch,
+    draw: Draw,
+    config: ConfigDict,
+    mask_size: tuple[int, int],
+    photometric: bool,
+) -> Sample:
+    """Apply one draw to one pair; `example` has no batch axis."""
+    crop = tuple(config.crop)
+    pixels = resample(example.frames.astype(jnp.float32), draw, crop, crop)
+    if photometric:
+        pixels = distort(pixels, draw)
+
+    sign = jnp.where(draw.flip, -1.0, 1.0)
+    unit = jnp.stack([sign, jnp.ones_like(sign)])
+    if config.scale_flow:
+        stored = jnp.asarray(example.frames.shape[1:3], jnp.float32)
+        unit = unit * (draw.scaled / stored)[::-1]
+    both = jnp.stack([example.flow_forward, example.flow_backward])
+    flow = resample(both.astype(jnp.float32), draw, crop, mask_size)
+    flow = flow * unit.reshape(1, 1, 1, 2)
+
+    target = None
+    if example.target is not None:
+        levels = example.target[..., None].astype(jnp.float32)
+        target = resample(levels, draw, crop, mask_size)[..., 0] / 255.0
+    return Sample(
+        frames=normalize(pixels),
+        flow_forward=flow[0],
+        flow_backward=flow[1],
+        target=target,
+    )
+
+
+def resample(
+    maps: Float[Array, "n h w k"],
+    draw: Draw,
+    crop: tuple[int, int],
+    size: tuple[int, int],
+) -> Float[Array, "n h2 w2 k"]:
+    """Read the drawn crop from full-frame maps of any resolution onto a grid of `size`.
+
+    Bilinear, half-pixel centres, no antialias, the edge repeats.
+    """
+    h, w = maps.shape[1:3]
+    upright = jnp.asarray(False)
+    rows = window_matrix(h, size[0], crop[0], draw.offset[0], draw.scaled[0], upright)
+    cols = window_matrix(w, size[1], crop[1], draw.offset[1], draw.scaled[1], draw.flip)
+    # Both products as one large matrix product each: contracted axis first, then last.
+    lines = jnp.tensordot(
+        rows, maps.transpose(1, 0, 3, 2), 1, precision=jax.lax.Precision.HIGHEST
+    )
+    out = jnp.tensordot(lines, cols.T, 1, precision=jax.lax.Precision.HIGHEST)
+    return out.transpose(1, 0, 3, 2)
+
+
+def window_matrix(
+    size_in: int,
+    size_out: int,
+    crop: int,
+    offset: Int[Array, ""],
+    scaled: Int[Array, ""],
+    flip: Bool[Array, ""],
+) -> Float[Array, "o i"]:
+    """Build the bilinear weights that read a window of one axis.
+
+    Args:
+        size_in: Samples along the full axis.
+        size_out: Samples along the window.
+        crop: Length of the window, pixels of the resized axis.
+        offset: Start of the window, pixels of the resized axis.
+        scaled: Length of the whole axis, resized.
+        flip: Whether the window is read backwards.
+    """
+    index = jnp.arange(size_out, dtype=jnp.float32)
+    index = jnp.where(flip, size_out - 1 - index, index)
+    place = offset + (index + 0.5) * (crop / size_out)
+    position = jnp.clip(place * (size_in / scaled) - 0.5, 0, size_in - 1)
+    distance = position[:, None] - jnp.arange(size_in, dtype=jnp.float32)[None, :]
+    return jnp.maximum(1.0 - jnp.abs(distance), 0.0)
+
+
+def distort(pixels: Float[Array, "n h w 3"], draw: Draw) -> Float[Array, "n h w 3"]:
+    """Change the colours of both frames alike, in mmsegmentation's order."""
+    first = jnp.where(draw.contrast_first, draw.contrast, 1.0)
+    last = jnp.where(draw.contrast_first, 1.0, draw.contrast)
+    pixels = linear(pixels, jnp.asarray(1.0), draw.brightness)
+    pixels = linear(pixels, first, jnp.asarray(0.0))
+    pixels = saturation_and_hue(pixels, draw.saturation, draw.hue)
+    return linear(pixels, last, jnp.asarray(0.0))
+
+
+def linear(
+    pixels: Float[Array, "*n"], factor: Float[Array, ""], shift: Float[Array, ""]
+) -> Float[Array, "*n"]:
+    """Scale and shift grey levels within 0..255: contrast and brightness."""
+    return jnp.clip(pixels * factor + shift, 0.0, 255.0)
+
+
+def saturation_and_hue(
+    pixels: Float[Array, "*n 3"], factor: Float[Array, ""], shift: Float[Array, ""]
+) -> Float[Array, "*n 3"]:
+    """Scale saturation (at most to 1), then turn hue by `shift` of 180.
+
+    The usual way through HSV with the divisions cancelled: saturation times value is
+    the spread of the three levels, so grey and black need no special case.
+    """
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    spread = value - jnp.minimum(jnp.minimum(red, green), blue)
+    scale = 1.0 / jnp.where(spread > 0, spread, 1.0)
+    # Hue in sixths of the circle, from red.
+    hue = jnp.where(
+        value == red,
+        (green - blue) * scale,
+        jnp.where(
+            value == green, 2.0 + (blue - red) * scale, 4.0 + (red - green) * scale
+        ),
+    )
+    hue = hue + shift / 30.0
+    spread = jnp.minimum(spread * factor, value)
+
+    def level(sixths: float) -> Array:
+        turn = hue + sixths
+        turn = turn - 6.0 * jnp.floor(turn / 6.0)
+        return value - spread * jnp.clip(jnp.minimum(turn, 4.0 - turn), 0.0, 1.0)
+
+    return jnp.stack([level(5.0), level(3.0), level(1.0)], axis=-1)
