@@ -1,10 +1,10 @@
-"""IMAS on DAVIS16: THE recipe; every other config states its differences from this.
+r"""IMAS on DAVIS16: THE recipe; every other config states its differences from this.
 
 Paper Sec. 4, Tables 1 and 3 (IMAS). All 50 sequences train without labels, the 20
 validation sequences are scored.
 
-    python -m imas_jax.main --config=configs/davis.py \\
-        --config.data.root=/data/DAVIS --config.flow.weights=/data/raft-things.pth \\
+    python -m imas_jax.main --config=configs/davis.py \
+        --config.data.root=/data/DAVIS --config.flow.weights=/data/raft-things.pth \
         --config.model.weights=/data/densecl_r50.pth --config.workdir=runs/davis
 
 Expected: paper 77.3 J (frame mean) without, 77.7 with the semantic constraint, 79.8
@@ -52,7 +52,8 @@ def data() -> ConfigDict:
     return ConfigDict(
         {
             "root": "",  # the folder that holds JPEGImages/, Annotations/, ImageSets/
-            "layout": "davis",  # davis | segtrackv2 | fbms59 | youtube_vos | folders | folder | video
+            # davis | segtrackv2 | fbms59 | youtube_vos | folders | folder | video
+            "layout": "davis",
             "resolution": "",  # DAVIS subfolder; "" takes the only or the 480p one
             "split": "trainval",  # image set to train on: all sequences (paper)
             "sequences": (),  # only these; () takes all of the split
@@ -100,7 +101,7 @@ def model() -> ConfigDict:
             "backbone": "resnet50",  # resnet50 (paper) | resnet18 | unet (small clips)
             "width": 64,  # channels of the first stage
             "output_stride": 8,
-            "weights": "",  # self-supervised checkpoint (paper: DenseCL); "" from scratch
+            "weights": "",  # self-supervised checkpoint (paper: DenseCL); "": none
             "channels": 4,  # C, tuned by alignment (paper Fig. 5)
             "feature_merging": True,  # paper Sec. 3.2; False on SegTrackv2
             "head_width": 256,  # RCF
@@ -192,6 +193,8 @@ def predict() -> ConfigDict:
     return ConfigDict(
         {
             "short_side": 392,  # 400 * 0.98 (RCF); 0 keeps the stored size
+            "batch_size": 4,  # frames a forward pass; no influence on masks
+            "flip": False,  # average with the mirrored frame's masks (ours: off)
             "binarize": "argmax",  # argmax (RCF, final) | threshold
             "threshold": 0.35,  # RCF, with binarize = "threshold"
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)

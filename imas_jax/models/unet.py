@@ -1,0 +1,53 @@
+"""A small encoder-decoder that learns from scratch on one clip and a CPU.
+
+Not in the paper: a ResNet-50 started from random weights wants days of video and an
+accelerator; this net wants a minute. It has the interface of the ResNet backbones, so
+heads, losses and stages are the same. Its default place is `configs/video.py`.
+"""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from imas_jax.geometry import resize
+from imas_jax.models.layers import BatchNorm, Conv
+
+
+class UNet(nn.Module):
+    """Four scales down to 1/16, two up to 1/4.
+
+    Attributes:
+        width: Channels at 1/2 resolution; deeper scales have 2, 4 and 6 times as many.
+        dtype: Computation type.
+        axis_name: Device axis for batch statistics, or None.
+    """
+
+    width: int = 16
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w 3"], train: bool
+    ) -> tuple[Float[Array, "b h4 w4 k1"], Float[Array, "b h8 w8 k2"]]:
+        """Return decoder features at 1/4 and 1/8 of the input size (rounded up)."""
+
+        def block(x: Array, features: int, stride: int, name: str) -> Array:
+            x = Conv(features, stride=stride, dtype=self.dtype, name=f"{name}_conv")(x)
+            x = BatchNorm(self.axis_name, name=f"{name}_bn")(x, train)
+            return nn.relu(x)
+
+        def join(coarse: Array, fine: Array) -> Array:
+            up = resize(coarse, (fine.shape[1], fine.shape[2]))
+            return jax.numpy.concatenate([up, fine], axis=-1)
+
+        w = self.width
+        half = block(x, w, 2, "down2")
+        quarter = block(block(half, 2 * w, 2, "down4"), 2 * w, 1, "same4")
+        eighth = block(block(quarter, 4 * w, 2, "down8"), 4 * w, 1, "same8")
+        coarse = block(block(eighth, 6 * w, 2, "down16"), 6 * w, 1, "same16")
+        deep = block(join(coarse, eighth), 4 * w, 1, "up8")
+        merge = block(join(deep, quarter), 2 * w, 1, "up4")
+        return merge, deep

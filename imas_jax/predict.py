@@ -1,0 +1,100 @@
+"""The one way masks leave a network: frames in, soft masks out, one at a time.
+
+Whole frames at inference resolution (paper code: short side 392), no augmentation,
+running statistics. Memory does not grow with the length of a clip.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Literal
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from ml_collections import ConfigDict
+
+from imas_jax import geometry
+from imas_jax.conventions import Tree
+from imas_jax.data.augment import eval_sample
+from imas_jax.models.imas import IMAS
+
+Binarize = Literal["argmax", "threshold"]
+
+
+class Predictor:
+    """Soft masks of any number of frames; compiles once a frame size.
+
+    Args:
+        model: The network.
+        variables: Its parameters and statistics.
+        config: The `predict` part of a config.
+    """
+
+    def __init__(self, model: IMAS, variables: Tree, config: ConfigDict):
+        self._variables = jax.device_put(variables)
+        self._short_side, self._batch = config.short_side, config.batch_size
+        self._flip = config.flip
+
+        def masks(variables: Tree, frames: jax.Array) -> jax.Array:
+            size = inference_size(frames.shape[1:3], self._short_side)
+            sample = eval_sample(frames, size)
+            soft = jax.nn.softmax(model.apply(variables, sample, method="segment"))
+            if self._flip:
+                mirrored = model.apply(variables, sample[:, :, ::-1], method="segment")
+                soft = (soft + jax.nn.softmax(mirrored)[:, :, ::-1]) / 2
+            return soft
+
+        self._masks = jax.jit(masks)
+
+    def __call__(
+        self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
+    ) -> Iterator[Float[np.ndarray, "hm wm c"]]:
+        """Yield the soft masks of each frame, in order; frames share one size."""
+        iterator = iter(frames)
+        while group := list(islice(iterator, self._batch)):
+            count = len(group)
+            # The last group is filled up so that shapes never recompile.
+            group += [group[-1]] * (self._batch - count)
+            yield from np.asarray(self._masks(self._variables, np.stack(group)))[:count]
+
+
+def inference_size(size: tuple[int, ...], short_side: int) -> tuple[int, int]:
+    """Scale (h, w) to a short side, keeping aspect; 0 keeps the size."""
+    h, w = size[0], size[1]
+    if short_side == 0:
+        return h, w
+    factor = short_side / min(h, w)
+    return round(h * factor), round(w * factor)
+
+
+def to_frame(
+    soft: Float[np.ndarray, "hm wm c"], size: tuple[int, int]
+) -> Float[np.ndarray, "h w c"]:
+    """Bring soft masks to frame resolution as the authors evaluate.
+
+    Bilinear with aligned corners (paper code, evaluation only).
+    """
+    rows = geometry.resize_matrix(soft.shape[0], size[0], "align_corners")
+    cols = geometry.resize_matrix(soft.shape[1], size[1], "align_corners")
+    tall = np.tensordot(rows.astype(np.float32), soft, axes=(1, 0))
+    return np.einsum("jw,hwc->hjc", cols.astype(np.float32), tall, optimize=True)
+
+
+def binarize(
+    soft: Float[np.ndarray, "h w c"],
+    channel: int,
+    rule: Binarize = "argmax",
+    threshold: float = 0.35,
+) -> Bool[np.ndarray, "h w"]:
+    """Read one channel as a binary mask.
+
+    Args:
+        soft: Soft masks.
+        channel: Object channel.
+        rule: "argmax": the channel is the largest (paper code, final test);
+            "threshold": its probability is above `threshold` (paper code, validation).
+        threshold: In (0, 1).
+    """
+    if rule == "threshold":
+        return soft[..., channel] > threshold
+    return soft.argmax(axis=-1) == channel

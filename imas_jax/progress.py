@@ -1,0 +1,50 @@
+"""Progress of long work: one live line on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from absl import logging
+from tqdm import tqdm
+
+T = TypeVar("T")
+LOG_EVERY = 15.0  # seconds between plain lines
+
+
+def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+    """Yield the items and show count, rate and time left.
+
+    Args:
+        items: What is worked on.
+        total: How many there are.
+        what: Name of the work, e.g. "flow".
+        unit: What one item is, e.g. "pair".
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LOG_EVERY or (done == total and now - start >= LOG_EVERY):
+            last = now
+            logging.info("%s", progress_line(what, unit, done, total, now - start))
+
+
+def progress_line(what: str, unit: str, done: int, total: int, seconds: float) -> str:
+    """Format one plain line, e.g. `flow 120/600 pair  8.0 pair/s  eta 1 min 00 s`."""
+    rate = done / max(seconds, 1e-9)
+    left = duration((total - done) / max(rate, 1e-9))
+    return f"{what} {done}/{total} {unit}  {rate:.3g} {unit}/s  eta {left}"
+
+
+def duration(seconds: float) -> str:
+    """Say a time span as people do: `2 h 14 min`, `3 min 05 s`, `12 s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds >= 60:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds} s"

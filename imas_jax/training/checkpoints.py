@@ -1,0 +1,137 @@
+"""Checkpoints by orbax: written aside and renamed, verified when read.
+
+A checkpoint holds the whole `TrainState` and a digest of its bytes. On restore the
+newest one is tried first; one that cannot be read, or whose bytes do not match its
+digest, is reported loudly and the one before is taken.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from imas_jax.conventions import Tree
+from imas_jax.errors import UserError
+from imas_jax.training.state import TrainState
+
+KEEP = 3
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest first.
+
+    Args:
+        folder: Where they live; made if missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEEP, enable_async_checkpointing=False, create=True
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, state: TrainState) -> None:
+        """Write the state under its step; returns when it is safely on disk."""
+        tree = as_tree(state)
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree),
+                digest=ocp.args.JsonSave({"sha256": digest(tree)}),
+            ),
+            force=True,
+        )
+        self._manager.wait_until_finished()
+
+    def restore(self, template: TrainState) -> TrainState | None:
+        """Return the newest sound checkpoint, or None if there is none at all.
+
+        Args:
+            template: A state of the same structure and shapes.
+
+        Raises:
+            UserError: If checkpoints exist but none is sound or none fits the config.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        problems = []
+        for step in steps:
+            try:
+                return self._restore_step(step, template)
+            # Orbax, tensorstore and the file system each fail in their own ways on a
+            # damaged checkpoint; whatever it was, the one before is worth trying.
+            except Exception as error:
+                summary = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                problems.append(f"step {step}: {summary}")
+                logging.error(
+                    "checkpoint %s/%d is unusable (%s); trying the one before",
+                    self.folder,
+                    step,
+                    summary,
+                )
+        if problems:
+            raise UserError(
+                f"no usable checkpoint in {self.folder}: " + "; ".join(problems),
+                "a checkpoint of a network with this config's shapes",
+                "use the config the run was made with, or delete the folder to restart",
+            )
+        return None
+
+    def _restore_step(self, step: int, template: TrainState) -> TrainState:
+        tree = as_tree(template)
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), tree
+        )
+        saved = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(shapes), digest=ocp.args.JsonRestore()
+            ),
+        )
+        found = jax.tree.map(np.asarray, saved["state"])
+        check_shapes(tree, found)
+        if digest(found) != saved["digest"]["sha256"]:
+            raise ValueError("its bytes do not match its digest")
+        structure = jax.tree.structure(template)
+        return jax.tree.unflatten(structure, [found[name] for name in tree])
+
+    def close(self) -> None:
+        """Release orbax's threads."""
+        self._manager.close()
+
+
+def as_tree(state: TrainState) -> Tree:
+    """Turn a state into the nested dict that is stored: names are the contract."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def check_shapes(expected: Tree, found: Tree) -> None:
+    """Compare two flat trees; all differences are told in one error.
+
+    Raises:
+        ValueError: If a name is missing, unexpected or of another shape.
+    """
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} has shape {found[name].shape}, expected {expected[name].shape}"
+        for name in expected
+        if name in found and found[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise ValueError(f"{len(problems)} tensor(s) differ: " + "; ".join(problems))
+
+
+def digest(tree: Any) -> str:
+    """Hash names, shapes and bytes of a flat dict of arrays."""
+    value = hashlib.sha256()
+    for name in sorted(tree):
+        array = np.ascontiguousarray(tree[name])
+        value.update(f"{name} {array.dtype} {array.shape}".encode())
+        value.update(array.tobytes())
+    return value.hexdigest()

@@ -1,0 +1,200 @@
+"""The training loop: batches in, checkpoints and a metrics log out.
+
+A run killed at any moment and started again ends with the same bits: batches and keys
+are functions of the step, and the loop starts from the newest sound checkpoint.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from imas_jax.conventions import Batch
+from imas_jax.errors import UserError
+from imas_jax.progress import duration
+from imas_jax.training import parallel
+from imas_jax.training.checkpoints import Checkpoints
+from imas_jax.training.state import TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how often to write.
+
+    Attributes:
+        steps: Updates in total.
+        checkpoint_every: Updates between checkpoints.
+        log_every: Updates between log lines.
+    """
+
+    steps: int
+    checkpoint_every: int
+    log_every: int
+
+
+def train(
+    name: str,
+    step: Step,
+    state: TrainState,
+    batches: Callable[[int], Iterator[Batch]],
+    folder: Path,
+    schedule: Schedule,
+) -> TrainState:
+    """Train to `schedule.steps`, continuing from the newest checkpoint in `folder`.
+
+    Args:
+        name: Of the stage, for log lines.
+        step: Per-device step.
+        state: Where to start when there is no checkpoint.
+        batches: `batches(first_step)` yields this process's batch of every step.
+        folder: Holds `checkpoints/` and `metrics.jsonl`.
+        schedule: Length and rhythm.
+
+    Returns:
+        The final state on the host.
+
+    Raises:
+        UserError: If a loss is not finite (with its step), or SIGINT asked to stop.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        restored = checkpoints.restore(state)
+        if restored is not None:
+            state = restored
+            logging.info("%s: continuing from step %d", name, int(state.step))
+        log = MetricsLog(folder / "metrics.jsonl", int(state.step), name, schedule)
+        with StopRequest() as stop:
+            state = _steps(step, state, batches, checkpoints, schedule, log, stop)
+    finally:
+        checkpoints.close()
+    if int(state.step) < schedule.steps:
+        raise UserError(
+            f"{name} was interrupted at step {int(state.step)} of {schedule.steps}",
+            "the stage to finish",
+            "run the same command again: it continues from this step",
+        )
+    return state
+
+
+def _steps(
+    step: Step,
+    state: TrainState,
+    batches: Callable[[int], Iterator[Batch]],
+    checkpoints: Checkpoints,
+    schedule: Schedule,
+    log: "MetricsLog",
+    stop: "StopRequest",
+) -> TrainState:
+    """Run the remaining steps; save at the end, at the rhythm, and when asked to."""
+    first = int(state.step)
+    if first >= schedule.steps:
+        return state
+    run = parallel.run_on_devices(step)
+    carried = parallel.replicate(state)
+    pending: list[tuple[int, Any]] = []
+    source = batches(first)
+    for done in range(first + 1, schedule.steps + 1):
+        carried, metrics = run(carried, parallel.split(next(source)))
+        pending.append((done, metrics))
+        last = done == schedule.steps or stop.requested
+        save = last or done % schedule.checkpoint_every == 0
+        if save or done % schedule.log_every == 0:
+            log.write(pending)
+            pending = []
+        if save:
+            checkpoints.save(parallel.unreplicate(carried))
+        if last:
+            break
+    return parallel.unreplicate(carried)
+
+
+class MetricsLog:
+    """JSON lines, one a step, and a plain line now and then.
+
+    Lines past the step a run continues from are dropped, so the file has each step
+    once however often the run was killed.
+    """
+
+    def __init__(self, path: Path, first_step: int, name: str, schedule: Schedule):
+        self._path, self._name, self._schedule = path, name, schedule
+        kept = []
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # the last line of a killed run may be half written
+                if record["step"] <= first_step:
+                    kept.append(line)
+        aside = path.with_suffix(".aside")
+        aside.write_text("".join(line + "\n" for line in kept))
+        os.replace(aside, path)
+        self._start, self._first = time.monotonic(), first_step
+
+    def write(self, pending: list[tuple[int, Any]]) -> None:
+        """Fetch and append the metrics of some steps.
+
+        Raises:
+            UserError: If a loss is not finite; nothing is saved after it.
+        """
+        if not pending:
+            return
+        lines, values = [], {}
+        for step, metrics in pending:
+            values = {k: float(np.asarray(v)[0]) for k, v in metrics.items()}
+            if not np.isfinite(values["loss"]):
+                raise UserError(
+                    f"{self._name}: the loss is {values['loss']} at step {step}",
+                    "a finite loss",
+                    "lower learning_rate, or look at the flow of this dataset; the last "
+                    f"good checkpoint is kept in {self._path.parent / 'checkpoints'}",
+                )
+            lines.append(json.dumps({"step": step, **values}) + "\n")
+        with self._path.open("a") as file:
+            file.writelines(lines)
+        step = pending[-1][0]
+        rate = (step - self._first) / max(time.monotonic() - self._start, 1e-9)
+        left = duration((self._schedule.steps - step) / rate)
+        logging.info(
+            "%s step %d  loss %.4f  motion %.3f px  %.2f it/s  eta %s",
+            self._name,
+            step,
+            values["loss"],
+            values["motion"],
+            rate,
+            left,
+        )
+
+
+class StopRequest:
+    """Turns the first SIGINT into a polite stop after the current step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: Any = None
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        logging.warning("stopping after this step; press again to stop at once")
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)

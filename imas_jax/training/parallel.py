@@ -1,0 +1,86 @@
+"""The one place that knows devices.
+
+A step is written for one device; here it is run on all of them by `jax.pmap`, with
+gradients, metrics and batch statistics averaged over the axis `AXIS`. The global batch
+is split evenly, so any number of devices and processes gives the same step.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imas_jax.errors import UserError
+
+AXIS = "devices"
+
+
+def check_batch(batch_size: int) -> None:
+    """Refuse a global batch that the devices cannot share evenly.
+
+    Raises:
+        UserError: If `batch_size` is not a multiple of the number of devices.
+    """
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        below = batch_size - batch_size % devices
+        raise UserError(
+            f"a global batch of {batch_size} pairs on {devices} device(s)",
+            "a batch size that is a multiple of the number of devices",
+            f"set batch_size to {below or devices} or {below + devices}, "
+            "or use another number of devices",
+        )
+
+
+def run_on_devices(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a per-device `step(state, batch)` for all devices; state is donated."""
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+
+
+def average(tree: Any) -> Any:
+    """Average over devices, inside a step."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def example_keys(key: jax.Array, count: int) -> jax.Array:
+    """Give each of this device's `count` examples its own key, inside a step.
+
+    Keys depend on the example's place in the global batch only, so augmentation is the
+    same however many devices share the batch.
+    """
+    first = jax.lax.axis_index(AXIS) * count
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
+
+
+def device_key(key: jax.Array) -> jax.Array:
+    """Give this device its own key, inside a step."""
+    return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+
+
+def replicate(tree: Any) -> Any:
+    """Make one copy of a host tree for every local device, along a new first axis."""
+    count = jax.local_device_count()
+    return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
+
+
+def unreplicate(tree: Any) -> Any:
+    """Fetch the first device's copy to the host."""
+    return jax.tree.map(lambda x: np.asarray(x[0]), tree)
+
+
+def split(batch: Any) -> Any:
+    """Split this process's batch over its devices."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+
+
+def process() -> tuple[int, int]:
+    """Return (index of this process, number of processes)."""
+    return jax.process_index(), jax.process_count()
+
+
+def start(coordinator: str, count: int, index: int) -> None:
+    """Join the other processes of a run; call before anything touches a device."""
+    jax.distributed.initialize(coordinator, count, index)

@@ -1,0 +1,103 @@
+"""What training carries from step to step, and how it starts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from imas_jax.conventions import Tree
+
+# Streams of randomness; a key is fold_in(fold_in(root, stream), step).
+AUGMENT, DROPOUT = 1, 2
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a resumed run needs; immutable.
+
+    Attributes:
+        step: Updates done so far.
+        params: Network parameters.
+        batch_stats: Running statistics of batch normalisation.
+        opt_state: Optimiser state.
+        ema: Averaged `{"params", "batch_stats"}`, or None when averaging is off.
+        seed: Root of every random key.
+    """
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Any
+    ema: Tree | None
+    seed: jax.Array
+
+    @property
+    def variables(self) -> Tree:
+        """Variables for `model.apply`, as trained."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def best_variables(self) -> Tree:
+        """Averaged variables where averaging is on, else the trained ones."""
+        return self.variables if self.ema is None else self.ema
+
+
+def create_state(
+    variables: Tree, optimizer: optax.GradientTransformation, seed: int, ema: float
+) -> TrainState:
+    """Start at step 0 from given variables."""
+    variables = {
+        "params": variables["params"],
+        "batch_stats": variables["batch_stats"],
+    }
+    copy = jax.tree.map(np.array, variables) if ema > 0 else None
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        ema=copy,
+        seed=jnp.asarray(seed, jnp.uint32),
+    )
+
+
+def polynomial_schedule(
+    learning_rate: float,
+    min_learning_rate: float,
+    power: float,
+    steps: int,
+    steps_per_decay: int,
+) -> optax.Schedule:
+    """Decay as RCF does: `(lr0 - min)(1 - e/E)^power + min`, e counted in epochs.
+
+    Args:
+        learning_rate: lr0, at step 0.
+        min_learning_rate: What is left at the end.
+        power: 0.9 in RCF.
+        steps: Length of the run.
+        steps_per_decay: Steps of one epoch, between which the rate is constant; 1
+            decays at every step.
+    """
+    epochs = max(-(-steps // steps_per_decay), 1)
+
+    def rate(step: jax.Array) -> jax.Array:
+        left = 1.0 - jnp.minimum(step // steps_per_decay, epochs) / epochs
+        return (learning_rate - min_learning_rate) * left**power + min_learning_rate
+
+    return rate
+
+
+def make_optimizer(
+    schedule: optax.ScalarOrSchedule, weight_decay: float
+) -> optax.GradientTransformation:
+    """Adam with weight decay added to the gradient (coupled; not AdamW), paper Sec. 4.
+
+    Like the authors' optimiser it decays every parameter, biases and scales included.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.adam(schedule, b1=0.9, b2=0.999, eps=1e-8),
+    )

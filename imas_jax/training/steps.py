@@ -1,0 +1,170 @@
+"""One training step of each stage: sample -> losses -> update (paper Sec. 3.2, 3.3).
+
+Per-device maths only; `training/parallel.py` runs it on devices.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from imas_jax import losses
+from imas_jax.conventions import Batch, Prediction, Sample, Tree
+from imas_jax.data.augment import augment
+from imas_jax.models.imas import IMAS
+from imas_jax.training import parallel
+from imas_jax.training.state import AUGMENT, DROPOUT, TrainState
+
+Metrics = dict[str, Array]
+LossFunction = Callable[[Tree, Tree, Sample, Any], tuple[Array, tuple[Metrics, Tree]]]
+
+
+def make_loss(
+    model: IMAS, config: ConfigDict, stage: str, channel: int = 0, train: bool = True
+) -> LossFunction:
+    """Assemble the loss of a stage.
+
+    Args:
+        model: The network.
+        config: The whole config; `model`, `loss` and `refine` are read.
+        stage: "discover" (equation 6) or "refine" (equation 9).
+        channel: Object channel, used by "refine".
+        train: Whether batch normalisation uses batch statistics.
+
+    Returns:
+        `loss(params, batch_stats, sample, dropout_key)` giving the loss and
+        `(metrics, new batch_stats)`.
+    """
+    weight = 1.0 if stage == "discover" else config.refine.motion_weight
+
+    def loss(
+        params: Tree, batch_stats: Tree, sample: Sample, key: Any
+    ) -> tuple[Array, tuple[Metrics, Tree]]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        prediction, updates = model.apply(
+            variables,
+            sample.frames,
+            train=train,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        masks = jax.nn.softmax(prediction.logits.astype(_wide(prediction)), axis=-1)
+        metrics = _motion(model, config, variables, sample, masks, prediction)
+        total = weight * metrics["motion"]
+        if stage == "discover" and config.loss.entropy != "off":
+            kinds = {"rcf": losses.entropy_rcf, "intended": losses.entropy}
+            metrics["entropy"] = kinds[config.loss.entropy](masks)
+            total = total + config.loss.entropy_weight * metrics["entropy"]
+        if stage == "refine":
+            metrics["appearance"] = losses.appearance_loss(
+                masks[..., channel],
+                sample.target,
+                config.refine.positive_weight,
+                config.refine.negative_weight,
+            )
+            total = total + config.refine.appearance_weight * metrics["appearance"]
+        metrics["loss"] = total
+        return total, (metrics, updates["batch_stats"])
+
+    return loss
+
+
+def _wide(prediction: Prediction) -> Any:
+    """Return the type losses are computed in: float32, or float64 under x64."""
+    return jnp.promote_types(prediction.logits.dtype, jnp.float32)
+
+
+def _motion(
+    model: IMAS,
+    config: ConfigDict,
+    variables: Tree,
+    sample: Sample,
+    masks: Float[Array, "b 2 hm wm c"],
+    prediction: Prediction,
+) -> Metrics:
+    """Motion loss of one or both directions (equation 6), pixels."""
+    directions = [(0, sample.flow_forward, prediction.residual_forward)]
+    if config.loss.symmetric:
+        directions.append((1, sample.flow_backward, prediction.residual_backward))
+    clamp = config.model.flow_clamp
+    parts = []
+    for frame, flow, residual in directions:
+        flow = jnp.clip(flow, -clamp, clamp) if clamp > 0 else flow
+        reconstruction = model.apply(
+            variables, flow, masks[:, frame], residual, method="reconstruct"
+        )
+        parts.append(losses.motion_loss(flow, reconstruction, config.loss.kind))
+    names = ("motion_forward", "motion_backward")
+    return {**dict(zip(names, parts, strict=False)), "motion": sum(parts)}
+
+
+def make_step(
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    ema: float,
+    mask_size: tuple[int, int],
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Build the per-device `step(state, batch) -> (state, metrics)`.
+
+    Args:
+        loss: From `make_loss`.
+        optimizer: From `make_optimizer`.
+        config: `augment` is read.
+        ema: Decay of averaged variables, 0 for none.
+        mask_size: (h, w) of the network's masks at the training crop.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        root = jax.random.key(state.seed)
+        augment_key, dropout_key = (
+            jax.random.fold_in(jax.random.fold_in(root, stream), state.step)
+            for stream in (AUGMENT, DROPOUT)
+        )
+        keys = parallel.example_keys(augment_key, batch.frames.shape[0])
+        sample = augment(batch, keys, config.augment, mask_size, train=True)
+        gradient = jax.grad(loss, has_aux=True)
+        grads, (metrics, batch_stats) = gradient(
+            state.params, state.batch_stats, sample, parallel.device_key(dropout_key)
+        )
+        grads, metrics = parallel.average((grads, metrics))
+        metrics["gradient_norm"] = optax.global_norm(grads)
+        return apply_gradients(state, grads, batch_stats, optimizer, ema), metrics
+
+    return step
+
+
+def apply_gradients(
+    state: TrainState,
+    grads: Tree,
+    batch_stats: Tree,
+    optimizer: optax.GradientTransformation,
+    ema: float,
+) -> TrainState:
+    """Update parameters; average them as the authors do, before the update.
+
+    Args:
+        state: Before the step.
+        grads: Averaged over devices.
+        batch_stats: Statistics after this step's forward pass.
+        optimizer: From `make_optimizer`.
+        ema: Decay of the average, 0 for none.
+    """
+    averaged = state.ema
+    if ema > 0:
+        latest = {"params": state.params, "batch_stats": batch_stats}
+        averaged = jax.tree.map(
+            lambda old, new: ema * old + (1.0 - ema) * new, state.ema, latest
+        )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema=averaged,
+    )
