@@ -5,9 +5,8 @@ distortion (paper Sec. 4; ranges from the authors' code). Everything after the d
 arithmetic with static shapes, so it runs inside the jitted train step; a key gives the
 same sample on any device. Must not know where batches come from.
 
-A crop of a resized image is one bilinear resample of the stored frame: a matrix of row
-weights times the image times a matrix of column weights. The flow and the stage-2
-targets are read from the same window straight onto the mask grid.
+A crop of a resized image is one bilinear resample of the stored frame. The flow and
+the stage-2 targets are read from the same window straight onto the mask grid.
 
 Differences from the authors' code, all of them deliberate:
     - A flip negates the horizontal flow component; theirs did not (a defect).
@@ -21,7 +20,7 @@ Differences from the authors' code, all of them deliberate:
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, UInt8, UInt32
 from ml_collections import ConfigDict
 
 from imas_jax import conventions, errors, geometry
@@ -33,8 +32,6 @@ BRIGHTNESS = 32.0  # added, grey levels
 CONTRAST = (0.5, 1.5)  # factor
 SATURATION = (0.5, 1.5)  # factor
 HUE = 18.0  # added, of 180 (OpenCV's unit: two degrees)
-
-Keys = PRNGKeyArray | UInt32[Array, "..."]
 
 
 @struct.dataclass
@@ -64,7 +61,7 @@ class Draw:
 
 def augment(
     batch: Batch,
-    keys: Keys,
+    keys: PRNGKeyArray | UInt32[Array, "b 2"],
     config: ConfigDict,
     mask_size: tuple[int, int],
     train: bool = True,
@@ -115,8 +112,8 @@ def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
     """Refuse a crop that some draw could not cut from frames of `size`.
 
     Raises:
-        UserError: With the sizes, if the crop is larger than the smallest resized frame,
-            or the mode is unknown.
+        UserError: With the sizes, if the crop is larger than the smallest resized
+            frame, or if the mode is unknown.
     """
     if config.mode not in ("crop", "resize"):
         raise errors.UserError(
@@ -205,7 +202,7 @@ def apply(
 ) -> Sample:
     """Apply one draw to one pair; `example` has no batch axis."""
     crop = tuple(config.crop)
-    pixels = resample(example.frames.astype(jnp.float32), draw, crop, crop)
+    pixels = resample(example.frames, draw, crop, crop)
     if photometric:
         pixels = distort(pixels, draw)
 
@@ -215,12 +212,12 @@ def apply(
         stored = jnp.asarray(example.frames.shape[1:3], jnp.float32)
         unit = unit * (draw.scaled / stored)[::-1]
     both = jnp.stack([example.flow_forward, example.flow_backward])
-    flow = resample(both.astype(jnp.float32), draw, crop, mask_size)
+    flow = resample(both, draw, crop, mask_size)
     flow = flow * unit.reshape(1, 1, 1, 2)
 
     target = None
     if example.target is not None:
-        levels = example.target[..., None].astype(jnp.float32)
+        levels = example.target[..., None]
         target = resample(levels, draw, crop, mask_size)[..., 0] / 255.0
     return Sample(
         frames=normalize(pixels),
@@ -231,40 +228,42 @@ def apply(
 
 
 def resample(
-    maps: Float[Array, "n h w k"],
+    maps: Num[Array, "n h w k"],
     draw: Draw,
     crop: tuple[int, int],
     size: tuple[int, int],
 ) -> Float[Array, "n h2 w2 k"]:
     """Read the drawn crop from full-frame maps of any resolution onto a grid of `size`.
 
-    Bilinear, half-pixel centres, no antialias, the edge repeats.
+    Bilinear, half-pixel centres, no antialias, the edge repeats. Rows, then columns:
+    on a CPU several times faster than two products with weight matrices.
     """
     h, w = maps.shape[1:3]
     upright = jnp.asarray(False)
-    rows = window_matrix(h, size[0], crop[0], draw.offset[0], draw.scaled[0], upright)
-    cols = window_matrix(w, size[1], crop[1], draw.offset[1], draw.scaled[1], draw.flip)
-    # Both products as one large matrix product each: contracted axis first, then last.
-    lines = jnp.tensordot(
-        rows, maps.transpose(1, 0, 3, 2), 1, precision=jax.lax.Precision.HIGHEST
+    top, bottom, y = window_taps(
+        h, size[0], crop[0], draw.offset[0], draw.scaled[0], upright
     )
-    out = jnp.tensordot(lines, cols.T, 1, precision=jax.lax.Precision.HIGHEST)
-    return out.transpose(1, 0, 3, 2)
+    left, right, x = window_taps(
+        w, size[1], crop[1], draw.offset[1], draw.scaled[1], draw.flip
+    )
+    y, x = y.reshape(1, -1, 1, 1), x.reshape(1, 1, -1, 1)
+    lines = maps[:, top] * (1.0 - y) + maps[:, bottom] * y
+    return lines[:, :, left] * (1.0 - x) + lines[:, :, right] * x
 
 
-def window_matrix(
+def window_taps(
     size_in: int,
     size_out: int,
     crop: int,
     offset: Int[Array, ""],
     scaled: Int[Array, ""],
     flip: Bool[Array, ""],
-) -> Float[Array, "o i"]:
-    """Build the bilinear weights that read a window of one axis.
+) -> tuple[Int[Array, "*o"], Int[Array, "*o"], Float[Array, "*o"]]:
+    """Find the two samples, and the second's weight, behind each point of a window.
 
     Args:
         size_in: Samples along the full axis.
-        size_out: Samples along the window.
+        size_out: Points along the window.
         crop: Length of the window, pixels of the resized axis.
         offset: Start of the window, pixels of the resized axis.
         scaled: Length of the whole axis, resized.
@@ -274,8 +273,8 @@ def window_matrix(
     index = jnp.where(flip, size_out - 1 - index, index)
     place = offset + (index + 0.5) * (crop / size_out)
     position = jnp.clip(place * (size_in / scaled) - 0.5, 0, size_in - 1)
-    distance = position[:, None] - jnp.arange(size_in, dtype=jnp.float32)[None, :]
-    return jnp.maximum(1.0 - jnp.abs(distance), 0.0)
+    low = jnp.floor(position).astype(jnp.int32)
+    return low, jnp.minimum(low + 1, size_in - 1), position - low
 
 
 def distort(pixels: Float[Array, "n h w 3"], draw: Draw) -> Float[Array, "n h w 3"]:
@@ -318,9 +317,7 @@ def saturation_and_hue(
     hue = hue + shift / 30.0
     spread = jnp.minimum(spread * factor, value)
 
-    def level(sixths: float) -> Array:
-        turn = hue + sixths
-        turn = turn - 6.0 * jnp.floor(turn / 6.0)
-        return value - spread * jnp.clip(jnp.minimum(turn, 4.0 - turn), 0.0, 1.0)
-
-    return jnp.stack([level(5.0), level(3.0), level(1.0)], axis=-1)
+    turn = hue[..., None] + jnp.asarray([5.0, 3.0, 1.0]).reshape(*(1,) * hue.ndim, 3)
+    turn = turn - 6.0 * jnp.floor(turn / 6.0)
+    part = jnp.clip(jnp.minimum(turn, 4.0 - turn), 0.0, 1.0)
+    return value[..., None] - spread[..., None] * part
