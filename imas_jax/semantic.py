@@ -1,0 +1,143 @@
+"""Semantic constraint, paper Sec. 3.3-3.4, equations 10-13: pure NumPy functions.
+
+A mask is summarised by the frozen features under it; the pixels whose features agree
+with the summary are its match. The match constrains stage-2 targets (equation 12) and
+judges masks without annotations (equation 13). Where features come from is not known
+here; they and the masks live on one grid unless a function says otherwise.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+
+# Extent beyond which a match is no object but the scene (paper appendix).
+WIDEST, HIGHEST = 0.8, 0.9
+
+# Affinity of RCF's normalised cut: 1 above this cosine, else next to nothing.
+_CUT_THRESHOLD, _CUT_FLOOR = 0.2, 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Constrained:
+    """A mask after the semantic constraint.
+
+    Attributes:
+        mask: The mask inside the dilated match, or unchanged if discarded.
+        discarded: Whether the match was too large to mean anything.
+    """
+
+    mask: Bool[np.ndarray, "h w"]
+    discarded: bool
+
+
+def pool(
+    features: Float[np.ndarray, "h w k"], masks: Float[np.ndarray, "h w c"]
+) -> Float[np.ndarray, "c k"]:
+    """Average features over each mask (equation 10); zeros for an empty mask."""
+    flat = masks.reshape(-1, masks.shape[-1]).astype(features.dtype)
+    mass = flat.sum(axis=0)[:, None]
+    total = flat.T @ features.reshape(-1, features.shape[-1])
+    return np.divide(total, mass, out=np.zeros_like(total), where=mass > 0)
+
+
+def similarity(
+    features: Float[np.ndarray, "h w k"], summaries: Float[np.ndarray, "c k"]
+) -> Float[np.ndarray, "h w c"]:
+    """Cosine between every pixel's feature and each summary; 0 where either is zero."""
+    norms = np.linalg.norm(features, axis=-1)[..., None]
+    scale = np.maximum(norms * np.linalg.norm(summaries, axis=-1), 1e-12)
+    return features @ summaries.T / scale
+
+
+def mask_similarity(
+    features: Float[np.ndarray, "hu wu k"], masks: Float[np.ndarray, "h w c"]
+) -> Float[np.ndarray, "h w c"]:
+    """Cosine to each mask's own summary, on the masks' grid.
+
+    Pools on the features' grid and resizes the cosines, not the much wider features.
+    """
+    h, w, c = masks.shape
+    small = resize(masks, features.shape[:2])
+    return resize(similarity(features, pool(features, small)), (h, w)).reshape(h, w, c)
+
+
+def dilate(match: Bool[np.ndarray, "h w"], size: int) -> Bool[np.ndarray, "h w"]:
+    """Dilate by a full `size` x `size` square (equation 11), nothing from outside."""
+    square = np.ones((size, size), np.uint8)
+    return cv2.dilate(match.astype(np.uint8), square).astype(bool)
+
+
+def is_discarded(match: Bool[np.ndarray, "h w"]) -> bool:
+    """Tell whether the undilated match spans too much of the frame."""
+    width, height = extent(match)
+    return width > WIDEST or height > HIGHEST
+
+
+def extent(match: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
+    """Return the (width, height) of the bounding box as shares of the frame."""
+    columns, rows = np.flatnonzero(match.any(axis=0)), np.flatnonzero(match.any(axis=1))
+    if not columns.size:
+        return 0.0, 0.0
+    h, w = match.shape
+    return float(np.ptp(columns) + 1) / w, float(np.ptp(rows) + 1) / h
+
+
+def constrain(
+    mask: Bool[np.ndarray, "h w"], match: Bool[np.ndarray, "h w"], dilation: int
+) -> Constrained:
+    """Keep the part of a mask inside the dilated match (equation 12).
+
+    Args:
+        mask: Refined foreground.
+        match: Cosine above theta, undilated.
+        dilation: Side of the dilating square, pixels (paper: 3 on DAVIS16, 7 on STv2
+            and FBMS59).
+    """
+    if is_discarded(match):
+        return Constrained(mask, discarded=True)
+    return Constrained(mask & dilate(match, dilation), discarded=False)
+
+
+def alignment_score(
+    mask: Bool[np.ndarray, "h w"], match: Bool[np.ndarray, "h w"]
+) -> float:
+    """IoU of a mask and its own match (equation 13); 0 where the match is discarded."""
+    return 0.0 if is_discarded(match) else overlap(mask, match)
+
+
+def overlap(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
+    """IoU of two masks; 0 when both are empty, for an empty mask finds no object."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 0.0
+
+
+def normalized_cut(
+    features: Float[np.ndarray, "h w k"], mask: Float[np.ndarray, "h w"]
+) -> float:
+    """Cost of cutting a soft mask out of the graph of feature affinities (RCF).
+
+    RCF's judge is minus this, in place of equation 13. Takes memory of (h w)^2. An
+    empty or full mask cuts nothing and gets 2, the cost of the worst cut.
+    """
+    inside = mask.ravel().astype(np.float64)
+    outside = 1.0 - inside
+    if not inside.any() or not outside.any():
+        return 2.0
+    flat = features.reshape(-1, features.shape[-1])
+    norms = np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
+    flat = flat / norms
+    affinity = np.where(flat @ flat.T > _CUT_THRESHOLD, 1.0, _CUT_FLOOR)
+    cut = outside @ affinity @ inside
+    degree = affinity.sum(axis=0)
+    return float(cut / (degree @ inside) + cut / (degree @ outside))
+
+
+def resize(
+    maps: Float[np.ndarray, "h w c"], size: tuple[int, int]
+) -> Float[np.ndarray, "h2 w2 c"]:
+    """Resize bilinearly, half-pixel centres, no antialias, on the host."""
+    c = maps.shape[-1]
+    resized = cv2.resize(np.ascontiguousarray(maps), size[::-1])
+    return resized.reshape(*size, c)
