@@ -1,0 +1,167 @@
+"""The only reader of ground truth. Evaluation and reports may import it, nothing else.
+
+Every object of a frame is merged into one foreground mask (FACTS.md):
+
+- davis, youtube_vos: `Annotations/<resolution>/<clip>/<frame>.png`; grey above 127, or
+  any object number of a palette image;
+- segtrackv2: `GroundTruth/<clip>/` for one object or `GroundTruth/<clip>/<object>/` for
+  several: the union of grey above 127 (edges are anti-aliased);
+- fbms59: `GroundTruth/` of about every 20th frame; rules at `_fbms_paths`;
+- folders, folder, video: no annotations.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool
+from ml_collections import ConfigDict
+from PIL import Image
+
+from imas_jax import errors
+from imas_jax.data import clips as clips_lib
+from imas_jax.data import layouts
+
+# Grey above which an FBMS59 pixel is an object (peers' readers; two shots differ).
+FBMS_THRESHOLD = 0.1
+FBMS_THRESHOLDS = {"marple7": 0.05, "marple2": 0.4}
+FBMS_WHITE = 0.99  # in colour annotations white is background
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """Where one frame's ground truth lies and how it is read.
+
+    Attributes:
+        paths: Files whose foregrounds are united.
+        rule: "grey" (above 127, palette numbers above 0), "fbms" (grey above
+            `threshold`) or "fbms_colour" (the same, white is background).
+        threshold: In [0, 1], for the fbms rules.
+    """
+
+    paths: tuple[Path, ...]
+    rule: Literal["grey", "fbms", "fbms_colour"] = "grey"
+    threshold: float = FBMS_THRESHOLD
+
+
+def has_annotations(data: ConfigDict, clip: clips_lib.Clip) -> bool:
+    """Tell whether at least one frame of a clip is annotated."""
+    return bool(annotated_frames(data, clip))
+
+
+def annotated_frames(data: ConfigDict, clip: clips_lib.Clip) -> dict[int, Annotation]:
+    """Return the annotations of a clip by frame index; {} where there are none."""
+    root, layout = Path(data.root), layouts.resolve(data)
+    if layout == "davis":
+        folder = root / "Annotations" / layouts.davis_resolution(data) / clip.name
+        return _by_stem(clip, (folder,))
+    if layout == "youtube_vos":
+        bases = (root / "train" / "Annotations", root / "Annotations")
+        return _by_stem(clip, tuple(b / clip.name for b in bases if b.is_dir())[:1])
+    if layout == "segtrackv2":
+        folder = root / "GroundTruth" / clip.name
+        objects = [p for p in folder.glob("*") if p.is_dir()]
+        return _by_stem(clip, tuple(sorted(objects)) or (folder,))
+    if layout == "fbms59":
+        path = clip.frames[0].path
+        assert path is not None
+        return _fbms_frames(clip, path.parent / "GroundTruth")
+    return {}
+
+
+def read_annotation(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
+    """Read the foreground of one frame at the annotation's own size.
+
+    Raises:
+        UserError: If a file is unreadable, or files of one frame differ in size.
+    """
+    masks = [_read_mask(path, annotation) for path in annotation.paths]
+    if len({m.shape for m in masks}) > 1:
+        raise errors.UserError(
+            f"objects of one frame differ in size: {[str(p) for p in annotation.paths]}",
+            "one size",
+            "restore the original annotation files",
+        )
+    return np.logical_or.reduce(masks)
+
+
+def _by_stem(clip: clips_lib.Clip, folders: tuple[Path, ...]) -> dict[int, Annotation]:
+    """Match frames and annotation files by name, over one folder an object."""
+    files: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*")):
+            if path.suffix.lower() in (".png", ".bmp") and path.name[0] != ".":
+                files.setdefault(path.stem, []).append(path)
+    known = {frame.name for frame in clip.frames}
+    lonely = sorted(set(files) - known)
+    if lonely:
+        logging.warning(
+            "%s: %d annotation(s) without frame, e.g. %s",
+            clip.name,
+            len(lonely),
+            files[lonely[0]][0],
+        )
+    return {
+        frame.index: Annotation(tuple(files[frame.name]))
+        for frame in clip.frames
+        if frame.name in files
+    }
+
+
+def _fbms_frames(clip: clips_lib.Clip, folder: Path) -> dict[int, Annotation]:
+    """Match by the number in the file name: positions would be wrong in some shots."""
+    number_of = {_number(f.name, clip.name): f.index for f in clip.frames}
+    paths, rule = _fbms_paths(folder)
+    threshold = FBMS_THRESHOLDS.get(clip.name, FBMS_THRESHOLD)
+    found: dict[int, Annotation] = {}
+    for path in paths:
+        index = number_of.get(_number(path.stem, clip.name))
+        if index is None:
+            logging.warning("%s has no frame; it is not scored", path)
+            continue
+        found[index] = Annotation((path,), rule, threshold)
+    return found
+
+
+def _fbms_paths(
+    folder: Path,
+) -> tuple[list[Path], Literal["fbms", "fbms_colour"]]:
+    """Pick annotation files: a folder with any `.ppm` is of the colour type.
+
+    In the colour type `.pgm` files are probability maps, and so are files with PROB in
+    their name: neither is ground truth.
+    """
+    files = [p for p in sorted(folder.glob("*")) if "PROB" not in p.stem]
+    colour = [p for p in files if p.suffix.lower() == ".ppm"]
+    if colour:
+        return colour, "fbms_colour"
+    return [p for p in files if p.suffix.lower() == ".pgm"], "fbms"
+
+
+def _number(stem: str, clip_name: str) -> int:
+    """Return the frame number of `bear01_0001_gt`, `made01_11` or `001_gt`."""
+    digits = re.findall(r"\d+", stem.removeprefix(clip_name))
+    return int(digits[-1]) if digits else -1
+
+
+def _read_mask(path: Path, annotation: Annotation) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if annotation.rule == "grey" and image.mode == "P":
+                return np.asarray(image) > 0
+            grey = np.asarray(image.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise errors.UserError(
+            f"annotation {path} cannot be read: {error}",
+            "a complete image file",
+            "copy it again from its source",
+        ) from error
+    if annotation.rule == "grey":
+        return grey > 127
+    foreground = grey > annotation.threshold * 255
+    if annotation.rule == "fbms_colour":
+        foreground &= grey <= FBMS_WHITE * 255
+    return foreground

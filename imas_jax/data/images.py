@@ -1,0 +1,120 @@
+"""One image file -> RGB uint8, and what can be wrong with it, found without decoding.
+
+How unusual files are treated:
+
+- grey: the value is repeated in R, G and B;
+- RGBA and LA: alpha is dropped, not composited;
+- palette, CMYK, YCbCr: converted to RGB by the decoder;
+- 16 bits a channel: divided by 257 (65535 becomes 255); float images are refused;
+- EXIF orientation: applied, so that frames are upright and sizes are upright sizes;
+- a GIF or TIFF with several pictures: the first one (a GIF as a *video* is read by
+  `video.py`);
+- zero-byte, truncated and undecodable files: named, with the remedy.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from imas_jax import errors
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+)
+
+# The last bytes every complete file has; a cut file lacks them.
+END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+END_WINDOW = 4096
+
+EXIF_ORIENTATION = 0x0112
+WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file's first and last bytes say.
+
+    Attributes:
+        size: Upright (h, w) in pixels; (0, 0) when the file is unreadable.
+        problem: What is wrong with the file, or "".
+    """
+
+    size: tuple[int, int]
+    problem: str = ""
+
+
+def is_image(path: Path) -> bool:
+    """Tell frames from stray files by their name; hidden files are stray."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Read one image as upright RGB; see the module's text for unusual files.
+
+    Raises:
+        UserError: If the file is missing, empty, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return _to_rgb(image)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise errors.UserError(
+            f"{path} cannot be read as an image ({_why(path, error)})",
+            "a complete JPEG, PNG, BMP, PPM, TIFF or WebP file",
+            "copy the file again from its source, or remove it",
+        ) from error
+
+
+def inspect(path: Path, decode: bool = False) -> Header:
+    """Check one image file; never raises for a bad file.
+
+    Args:
+        path: The file.
+        decode: Also decode every pixel (milliseconds instead of a tenth of one), which
+            finds damage in the middle of a file.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode == "F":
+                return Header((0, 0), "holds float pixels; save it with 8 or 16 bits")
+            w, h = image.size
+            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
+                w, h = h, w
+            if decode or not _has_end(path, image.format):
+                image.load()
+            return Header((h, w))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        return Header((0, 0), _why(path, error))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode in WIDE_MODES:
+        wide = np.asarray(ImageOps.exif_transpose(image)).astype(np.float32) / 257
+        grey = np.clip(np.rint(wide), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _has_end(path: Path, kind: str | None) -> bool:
+    mark = END_MARKS.get(kind or "")
+    if mark is None:
+        return False
+    with path.open("rb") as file:
+        length = file.seek(0, 2)
+        file.seek(max(length - END_WINDOW, 0))
+        return mark in file.read()
+
+
+def _why(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "is missing"
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        return "is not an image"
+    if "truncated" in str(error).lower() or isinstance(error, SyntaxError):
+        return "is truncated or damaged"
+    return f"cannot be read: {error}"

@@ -1,0 +1,255 @@
+"""Where each dataset keeps its frames: folder names only, no pixels, no annotations.
+
+| layout | tree |
+|---|---|
+| davis | `JPEGImages/<resolution>/<clip>/`, lists in `ImageSets/<resolution>/` |
+| segtrackv2 | `JPEGImages/<clip>/`, any image type |
+| fbms59 | `Trainingset/<clip>/` and `Testset/<clip>/` |
+| youtube_vos | `train_all_frames/JPEGImages/<clip>/` |
+| folders | `<clip>/` |
+| folder | frames right in the root: one clip |
+| video | the root is a file (`video.py`) |
+| auto | video, davis, folders or folder, by what the root looks like |
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imas_jax import errors
+from imas_jax.data import images
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The files of one clip, in order, as found or as a list file promises them."""
+
+    name: str
+    paths: tuple[Path, ...]
+
+
+def list_clips(data: ConfigDict, split: str) -> list[Listing]:
+    """List every clip of a split.
+
+    Raises:
+        UserError: If the root, the layout, the split or a named sequence is not there.
+    """
+    layout = resolve(data)
+    if layout not in LAYOUTS:
+        raise errors.UserError(
+            f"data.layout = {data.layout!r}",
+            f"one of {', '.join(['auto', 'video', *LAYOUTS])}",
+            suggestion(data.layout, ["auto", "video", *LAYOUTS]),
+        )
+    listings = LAYOUTS[layout](data, split)
+    return select(listings, data.sequences)
+
+
+def resolve(data: ConfigDict) -> str:
+    """Return `data.layout`, with "auto" decided by what the root looks like.
+
+    Raises:
+        UserError: If the root is not set or does not exist.
+    """
+    root = Path(data.root)
+    if not data.root or not root.exists():
+        raise errors.UserError(
+            f"data.root = {data.root!r} does not exist"
+            if data.root
+            else "no data.root",
+            "a folder of frames, a dataset, or a video file",
+            "set --config.data.root=PATH",
+        )
+    if data.layout != "auto":
+        if data.layout != "video" and not root.is_dir():
+            raise errors.UserError(
+                f"data.root = {data.root!r} is a file",
+                f"a folder, for data.layout = {data.layout!r}",
+                "set --config.data.layout=video for a video file",
+            )
+        return data.layout
+    if root.is_file():
+        return "video"
+    if (root / "JPEGImages").is_dir():
+        return "davis"
+    return "folder" if any(map(images.is_image, root.iterdir())) else "folders"
+
+
+def davis_resolution(data: ConfigDict) -> str:
+    """Return the name of the DAVIS subfolder, e.g. "480p".
+
+    Raises:
+        UserError: If there is none, or none of the name asked for.
+    """
+    folder = Path(data.root) / "JPEGImages"
+    found = sorted(p.name for p in folder.glob("*") if p.is_dir())
+    wanted = data.resolution or ("480p" if "480p" in found else "")
+    if wanted in found:
+        return wanted
+    if not wanted and len(found) == 1:
+        return found[0]
+    raise errors.UserError(
+        f"{folder} holds {', '.join(found) if found else 'no folder'}",
+        f"a folder {wanted!r}" if wanted else "one resolution, or 480p among several",
+        "set --config.data.root to the folder that holds JPEGImages/, and "
+        "--config.data.resolution to one of its resolutions",
+    )
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Say which known name was probably meant."""
+    near = difflib.get_close_matches(str(name), known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "choose one of these"
+
+
+def natural_key(name: str) -> tuple:
+    """Sort key by which "frame 9" comes before "frame 10"."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p)
+
+
+def select(listings: list[Listing], names: Sequence[str]) -> list[Listing]:
+    """Keep the clips named, in the order of the dataset; no names keep all."""
+    known = [x.name for x in listings]
+    problems = errors.ProblemList()
+    for name in names:
+        if name not in known:
+            problems.add(name, f"no such sequence; {suggestion(name, known)}")
+    problems.raise_if_any(
+        "data.sequences",
+        f"names among {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}",
+        "correct --config.data.sequences",
+    )
+    return [x for x in listings if not names or x.name in names]
+
+
+def folder_listing(folder: Path, name: str | None = None) -> Listing:
+    """List one folder's frames in natural order; stray files are logged and left."""
+    found = [p for p in folder.iterdir() if p.is_file()]
+    frames = sorted(
+        (p for p in found if images.is_image(p)), key=lambda p: natural_key(p.name)
+    )
+    stray = len(found) - len(frames)
+    if stray:
+        logging.info("%s: %d file(s) that are no images are left alone", folder, stray)
+    return Listing(name or folder.name, tuple(frames))
+
+
+def _subfolders(folder: Path, expected: str) -> list[Path]:
+    found = [
+        p
+        for p in (folder.iterdir() if folder.is_dir() else ())
+        if p.is_dir() and not p.name.startswith((".", "__"))
+    ]
+    if not found:
+        raise errors.UserError(
+            f"{folder} {'holds no folder' if folder.is_dir() else 'does not exist'}",
+            expected,
+            "check --config.data.root and --config.data.layout",
+        )
+    return sorted(found, key=lambda p: natural_key(p.name))
+
+
+def _davis(data: ConfigDict, split: str) -> list[Listing]:
+    root, resolution = Path(data.root), davis_resolution(data)
+    frames = root / "JPEGImages" / resolution
+    lists = [root / "ImageSets" / d for d in (resolution, "2016", "2017", ".")]
+    found = [d / f"{split}.txt" for d in lists if (d / f"{split}.txt").is_file()]
+    if not split:
+        return [folder_listing(p) for p in _subfolders(frames, "one folder a clip")]
+    if not found:
+        known = sorted(p.stem for d in lists for p in d.glob("*.txt"))
+        raise errors.UserError(
+            f"no image set {split!r} under {root / 'ImageSets'} (there: {known})",
+            f"{lists[0] / (split + '.txt')}",
+            'name one of these, or "" for every sequence',
+        )
+    return _read_image_set(found[0], root, frames)
+
+
+def _read_image_set(file: Path, root: Path, frames: Path) -> list[Listing]:
+    """Read lines of `/JPEGImages/480p/bear/00000.jpg ...` or of bare clip names."""
+    clips: dict[str, list[Path]] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if "/" not in words[0]:  # DAVIS 2017 lists sequences, not frames
+            folder = frames / words[0]
+            present = folder_listing(folder).paths if folder.is_dir() else ()
+            clips[words[0]] = list(present)
+            continue
+        path = root / words[0].lstrip("/")
+        clips.setdefault(path.parent.name, []).append(path)
+    return [Listing(name, tuple(paths)) for name, paths in clips.items()]
+
+
+def _segtrackv2(data: ConfigDict, split: str) -> list[Listing]:
+    del split  # SegTrackv2 has none: every sequence trains and is scored
+    folders = _subfolders(Path(data.root) / "JPEGImages", "JPEGImages/<clip>/")
+    return [folder_listing(p) for p in folders]
+
+
+FBMS_SPLITS = {
+    "train": ("Trainingset",),
+    "val": ("Testset",),
+    "test": ("Testset",),
+    "trainval": ("Trainingset", "Testset"),
+    "": ("Trainingset", "Testset"),
+}
+
+
+def _fbms59(data: ConfigDict, split: str) -> list[Listing]:
+    if split not in FBMS_SPLITS:
+        raise errors.UserError(
+            f"FBMS59 split {split!r}",
+            f"one of {', '.join(filter(None, FBMS_SPLITS))}",
+            suggestion(split, list(FBMS_SPLITS)),
+        )
+    return [
+        folder_listing(folder)
+        for part in FBMS_SPLITS[split]
+        for folder in _subfolders(fbms_part(data, part), f"{part}/<clip>/")
+    ]
+
+
+def fbms_part(data: ConfigDict, part: str) -> Path:
+    """Return the folder of Trainingset or Testset under its published spellings."""
+    root = Path(data.root)
+    spellings = (part, part.replace("set", "Set"), f"{part.replace('set', 'Set')}/Data")
+    found = [root / s for s in spellings if (root / s).is_dir()]
+    return found[-1] if found else root / part
+
+
+def _youtube_vos(data: ConfigDict, split: str) -> list[Listing]:
+    del split  # trained on train_all_frames, never scored by the paper
+    root = Path(data.root)
+    folder = root / "train_all_frames" / "JPEGImages"
+    folder = folder if folder.is_dir() else root / "JPEGImages"
+    found = _subfolders(folder, "train_all_frames/JPEGImages/<clip>/")
+    return [folder_listing(p) for p in found]
+
+
+def _folders(data: ConfigDict, split: str) -> list[Listing]:
+    del split  # own clips have no image sets
+    return [folder_listing(p) for p in _subfolders(Path(data.root), "<clip>/")]
+
+
+def _folder(data: ConfigDict, split: str) -> list[Listing]:
+    del split
+    return [folder_listing(Path(data.root), Path(data.root).resolve().name)]
+
+
+LAYOUTS: dict[str, Callable[[ConfigDict, str], list[Listing]]] = {
+    "davis": _davis,
+    "segtrackv2": _segtrackv2,
+    "fbms59": _fbms59,
+    "youtube_vos": _youtube_vos,
+    "folders": _folders,
+    "folder": _folder,
+}
