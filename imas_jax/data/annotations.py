@@ -81,7 +81,7 @@ def read_annotation(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
     masks = [_read_mask(path, annotation) for path in annotation.paths]
     if len({m.shape for m in masks}) > 1:
         raise errors.UserError(
-            f"objects of one frame differ in size: {[str(p) for p in annotation.paths]}",
+            f"objects of one frame differ in size: {list(map(str, annotation.paths))}",
             "one size",
             "restore the original annotation files",
         )

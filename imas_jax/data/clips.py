@@ -16,6 +16,7 @@ datasets. No annotation is read here. What is checked, and how odd input is trea
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -275,9 +276,7 @@ def _check_numbering(
     if len(prefixes) > 1:
         return  # e.g. dates: the last digits alone do not count frames
     order = sorted(range(len(paths)), key=lambda i: numbers[i])
-    steps = [
-        numbers[b] - numbers[a] for a, b in zip(order[:-1], order[1:], strict=True)
-    ]
+    steps = [numbers[b] - numbers[a] for a, b in itertools.pairwise(order)]
     usual = min((s for s in steps if s > 0), default=1)
     for place, step in enumerate(steps):
         before, after = paths[order[place]], paths[order[place + 1]]

@@ -54,7 +54,7 @@ def _probe(path: Path, length: int, changed: int) -> VideoInfo:
             raise errors.UserError(
                 f"{path} ({length} bytes) holds no frame that can be decoded",
                 "a video OpenCV's FFmpeg reads: MP4, MOV, AVI, WebM or GIF",
-                "check that it plays; convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`",
+                "check that it plays; `ffmpeg -i IN -c:v libx264 OUT.mp4` converts it",
             )
         count = 1
         while capture.grab():

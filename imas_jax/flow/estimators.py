@@ -6,7 +6,6 @@ direction at 428x240 on one core. `raft` is the paper's network (`raft.py`).
 
 import hashlib
 import threading
-from collections.abc import Callable
 from typing import Protocol
 
 import cv2
@@ -63,9 +62,8 @@ class Dis:
     ) -> FlowPair:
         """Return flow 0 -> 1 and 1 -> 0 in pixels."""
         if not hasattr(self._local, "dis"):
-            self._local.dis = cv2.DISOpticalFlow_create(
-                cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-            )
+            preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+            self._local.dis = cv2.DISOpticalFlow.create(preset)
         dis = self._local.dis
         grey0 = cv2.cvtColor(frame0, cv2.COLOR_RGB2GRAY)
         grey1 = cv2.cvtColor(frame1, cv2.COLOR_RGB2GRAY)
@@ -82,7 +80,7 @@ class Scaled:
 
     def __init__(
         self,
-        estimator: Callable[[np.ndarray, np.ndarray], FlowPair],
+        estimator: Estimator,
         short_side: int,
     ):
         self._estimator, self._short_side = estimator, short_side
