@@ -10,6 +10,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from imas_jax import geometry
+
 Pointwise = Callable[[Array], Array]
 
 
@@ -77,3 +79,63 @@ def bounded_residual(
     if bound < 0:
         return residual
     return bound * jnp.tanh(residual / divisor)
+
+
+def scaling_residual(
+    maps: Float[Array, "b h w 2*c"], vectors: Float[Array, "b c 2"], divisor: float
+) -> Float[Array, "b h w c 2"]:
+    """Return what per-pixel scaling adds to each channel's vector (paper Tab. 4).
+
+    Every component of v_c is multiplied by its own factor in (0, 2), which starts near
+    1; the paper gives no formula, so bound and form are ours.
+
+    Args:
+        maps: Output of the residual head at mask resolution, component-major.
+        vectors: Channel vectors v of equation 1, pixels.
+        divisor: d of equation 3, keeps the start small.
+    """
+    return jnp.tanh(split_channels(maps, 2) / divisor) * vectors[:, None, None]
+
+
+def clamp_flow(flow: Float[Array, "*b 2"], limit: float) -> Float[Array, "*b 2"]:
+    """Clip both components to [-limit, limit] pixels; the loss compares with this."""
+    return jnp.clip(flow, -limit, limit)
+
+
+def affine_residual(
+    flow: Float[Array, "b h w 2"], masks: Float[Array, "b h w c"]
+) -> Float[Array, "b h w 2"]:
+    """Add an affine motion of each channel about its own centre (paper Tab. 4).
+
+    Each channel's flow is fitted by weighted least squares as an affine map of pixel
+    coordinates, with the mask as weights; the fit's mean over the mask is removed,
+    since the piecewise-constant pathway carries it. A channel too small to determine
+    a map (empty, one pixel, one line) gets none.
+
+    Args:
+        flow: Clamped flow, pixels.
+        masks: Soft masks of the same grid.
+    """
+    b, h, w, _ = flow.shape
+    grid = geometry.pixel_grid(h, w).astype(flow.dtype)[None]
+    centre = pool_by_mask(jnp.broadcast_to(grid, (b, h, w, 2)), masks)
+    offset = grid[:, :, :, None] - centre[:, None, None]
+    moment = jnp.einsum("bhwc,bhwci,bhwcj->bcij", masks, offset, offset)
+    # The offsets' weighted mean is zero, so the flow's mean drops out by itself.
+    mixed = jnp.einsum("bhwc,bhwci,bhwj->bcij", masks, offset, flow)
+    return compose(
+        masks, jnp.einsum("bhwci,bcij->bhwcj", offset, _solve(moment, mixed))
+    )
+
+
+def _solve(
+    matrix: Float[Array, "*b 2 2"], right: Float[Array, "*b 2 2"]
+) -> Float[Array, "*b 2 2"]:
+    """Solve symmetric 2x2 systems; a (nearly) singular one gives zeros."""
+    a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
+    determinant = a * d - b * b
+    sound = determinant > jnp.finfo(matrix.dtype).eps * (a * d)
+    safe = jnp.where(sound, determinant, 1.0)[..., None]
+    first = (d[..., None] * right[..., 0, :] - b[..., None] * right[..., 1, :]) / safe
+    second = (a[..., None] * right[..., 1, :] - b[..., None] * right[..., 0, :]) / safe
+    return jnp.where(sound[..., None, None], jnp.stack([first, second], -2), 0.0)

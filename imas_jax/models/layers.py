@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 from jaxtyping import Array, Float
 
 Dtype = Any
@@ -13,6 +14,31 @@ Initializer = Callable[..., Array]
 
 # He initialisation with fan-out, as the authors' framework starts backbones.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# torch's default for convolutions, U(+-1/sqrt(fan_in)): the authors' last layers.
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def uniform_bias(fan_in: int) -> Initializer:
+    """Return torch's default bias initialiser, U(+-1/sqrt(fan_in))."""
+
+    def initialise(key: Array, shape: tuple[int, ...], dtype: Any = float) -> Array:
+        limit = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return initialise
+
+
+@struct.dataclass
+class Features:
+    """What a backbone hands to the heads.
+
+    Attributes:
+        merge: Shallow features at 1/4 of the frame, for feature merging.
+        deep: Last features, at 1/output_stride of the frame.
+    """
+
+    merge: Float[Array, "b h4 w4 k"]
+    deep: Float[Array, "b h8 w8 d"]
 
 
 class Conv(nn.Module):
@@ -60,7 +86,7 @@ class Conv(nn.Module):
             )
         if self.bias:
             bias = self.param("bias", self.bias_init, (self.features,))
-            x = x + bias.astype(dtype)
+            x = x + bias.astype(dtype)[None, None, None]
         return x
 
 
@@ -102,7 +128,10 @@ class BatchNorm(nn.Module):
             mean, var = mean_ema.value, var_ema.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
-        return x * factor.astype(x.dtype) + shift.astype(x.dtype)
+        every_pixel = (None, None, None)
+        return (
+            x * factor.astype(x.dtype)[every_pixel] + shift.astype(x.dtype)[every_pixel]
+        )
 
     def _batch_statistics(self, x: Array) -> tuple[Array, Array, int]:
         """Return mean, biased variance and count over the batch of all devices."""
@@ -110,8 +139,11 @@ class BatchNorm(nn.Module):
         mean = wide.mean(axis=(0, 1, 2))
         count = x.size // x.shape[-1]
         if self.axis_name is None or self.is_initializing():
-            return mean, jnp.square(wide - mean).mean(axis=(0, 1, 2)), count
+            return mean, _mean_square(wide, mean), count
         mean = jax.lax.pmean(mean, self.axis_name)
-        square = jnp.square(wide - mean).mean(axis=(0, 1, 2))
-        devices = jax.lax.axis_size(self.axis_name)
-        return mean, jax.lax.pmean(square, self.axis_name), count * devices
+        square = jax.lax.pmean(_mean_square(wide, mean), self.axis_name)
+        return mean, square, count * jax.lax.axis_size(self.axis_name)
+
+
+def _mean_square(x: Array, centre: Array) -> Array:
+    return jnp.square(x - centre[None, None, None]).mean(axis=(0, 1, 2))

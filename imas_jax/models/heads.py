@@ -1,0 +1,124 @@
+"""What sits on the backbone: mask head, residual-flow head, motion pooling.
+
+Paper Sec. 3.2. Sizes and initialisation follow the authors' code where the paper is
+silent: two Conv-BN-ReLU and a plain 1x1 convolution (the paper's text says three
+Conv-BN-ReLU), initialised as their framework does by default.
+"""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from imas_jax import geometry
+from imas_jax.models import layers
+
+
+class ConvHead(nn.Module):
+    """Two dilated 3x3 Conv-BN-ReLU, channel dropout, a 1x1 convolution with bias.
+
+    Attributes:
+        features: Output channels.
+        width: Hidden channels.
+        dilation: Of both 3x3 convolutions.
+        dropout: Probability with which a whole channel is zeroed in training.
+        axis_name: Device axis over which batch norm is synchronised, or None.
+        dtype: Computation type, or None for the input's.
+    """
+
+    features: int
+    width: int = 256
+    dilation: int = 6
+    dropout: float = 0.1
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w k"], train: bool
+    ) -> Float[Array, "b h w d"]:
+        """Apply the head; training wants a `dropout` key unless dropout is 0."""
+        for i in (1, 2):
+            x = layers.Conv(
+                self.width, dilation=self.dilation, dtype=self.dtype, name=f"conv{i}"
+            )(x)
+            x = nn.relu(layers.BatchNorm(self.axis_name, name=f"bn{i}")(x, train))
+        # Whole channels: neighbouring pixels say too much of a zeroed one.
+        x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+        return layers.Conv(
+            self.features,
+            1,
+            bias=True,
+            dtype=self.dtype,
+            kernel_init=layers.uniform_fan_in,
+            bias_init=layers.uniform_bias(self.width),
+            name="classifier",
+        )(x)
+
+
+class SegmentationHead(ConvHead):
+    """Features -> mask logits (paper Sec. 3.2)."""
+
+    def merge(
+        self, shallow: Float[Array, "b h w k"], deep: Float[Array, "b h2 w2 k2"]
+    ) -> Float[Array, "b h w k3"]:
+        """Concatenate stage-1 features with stage-4 features on stage 1's grid."""
+        wide = jax.numpy.promote_types(deep.dtype, jax.numpy.float32)
+        resized = geometry.resize(deep.astype(wide), shallow.shape[1:3])
+        return jax.numpy.concatenate([shallow, resized.astype(shallow.dtype)], axis=-1)
+
+
+class ResidualFlowHead(ConvHead):
+    """Concatenated features of a pair -> [forward, backward] residual maps."""
+
+
+class MotionPooling(nn.Module):
+    """Learned maps around the pooling of flow: phi_1 before, phi_2 after (equation 1).
+
+    Attributes:
+        width: Hidden units; 0 makes both maps the identity.
+    """
+
+    width: int = 64
+
+    def setup(self) -> None:
+        """Make two layers each; all with bias."""
+        if self.width == 0:
+            return
+        w = self.width
+        self.phi_1_0 = _plain_conv(w, kernel=3, fan_in=9 * 2)
+        self.phi_1_1 = _plain_conv(w, kernel=3, fan_in=9 * w)
+        self.phi_2_0 = _plain_conv(w, kernel=1, fan_in=w)
+        self.phi_2_1 = _plain_conv(2, kernel=1, fan_in=w)
+
+    def phi_1(self, flow: Float[Array, "b h w 2"]) -> Float[Array, "b h w k"]:
+        """Map flow (pixels) before it is pooled: two 3x3 convolutions."""
+        if self.width == 0:
+            return flow
+        return _leaky(self.phi_1_1(_leaky(self.phi_1_0(flow))))
+
+    def phi_2(self, pooled: Float[Array, "b c k"]) -> Float[Array, "b c 2"]:
+        """Map each channel's pooled vector to its flow (pixels)."""
+        if self.width == 0:
+            return pooled
+        x = pooled[:, None]
+        return self.phi_2_1(_leaky(self.phi_2_0(x)))[:, 0]
+
+    def __call__(self, flow: Float[Array, "b h w 2"]) -> Float[Array, "b 1 2"]:
+        """Touch every parameter, for initialisation: pool over the whole map."""
+        return self.phi_2(self.phi_1(flow).mean(axis=(1, 2))[:, None])
+
+
+def _plain_conv(features: int, kernel: int, fan_in: int) -> layers.Conv:
+    return layers.Conv(
+        features,
+        kernel,
+        bias=True,
+        kernel_init=layers.uniform_fan_in,
+        bias_init=layers.uniform_bias(fan_in),
+    )
+
+
+def _leaky(x: Array) -> Array:
+    return nn.leaky_relu(x, 0.1)

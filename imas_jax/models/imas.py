@@ -1,0 +1,216 @@
+"""The IMAS network: frame pairs -> `Prediction`, and masks -> reconstructed flow.
+
+Paper Sec. 3.2 and Fig. 2. The network owns parameters only; what is computed from
+masks and flow is in `composition.py`, what is minimised in `losses.py`. It knows
+neither data sets nor devices.
+"""
+
+import dataclasses
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from imas_jax import composition, errors, geometry
+from imas_jax.conventions import Prediction
+from imas_jax.models import heads, layers, resnet, unet
+
+Backbone = Literal["resnet50", "resnet18", "unet"]
+Pathway = Literal["residual", "none", "scaling", "affine"]
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The network's choices; fields are those of `config.model` (configs/davis.py)."""
+
+    backbone: Backbone
+    width: int
+    output_stride: int
+    channels: int
+    feature_merging: bool
+    head_width: int
+    head_dilation: int
+    dropout: float
+    pathway: Pathway
+    motion_width: int
+    residual_bound: float
+    residual_divisor: float
+
+
+def make_model(config: ConfigDict, axis_name: str | None = None) -> "IMAS":
+    """Build the network of a config.
+
+    Args:
+        config: The whole config; reads `model` and `precision`.
+        axis_name: Device axis over which batch norm is synchronised, or None.
+
+    Raises:
+        UserError: If choices are unknown or exclude each other; all are listed.
+    """
+    names = [field.name for field in dataclasses.fields(ModelSpec)]
+    spec = ModelSpec(**{name: config.model[name] for name in names})
+    check_spec(spec, config.precision)
+    return IMAS(spec, axis_name, DTYPES[config.precision])
+
+
+def check_spec(spec: ModelSpec, precision: str) -> None:
+    """Refuse a network that cannot be built, naming every field at fault."""
+    problems = errors.ProblemList()
+    choices = {
+        "model.backbone": (spec.backbone, get_args(Backbone)),
+        "model.pathway": (spec.pathway, get_args(Pathway)),
+        "precision": (precision, tuple(DTYPES)),
+        "model.output_stride": (spec.output_stride, tuple(resnet.LAYOUTS)),
+    }
+    for field, (value, known) in choices.items():
+        if value not in known:
+            listed = ", ".join(str(choice) for choice in known)
+            problems.add(field, f"{value!r} is none of {listed}")
+    minima = {"width": 1, "channels": 2, "head_width": 1, "head_dilation": 1}
+    for name, least in {**minima, "motion_width": 0}.items():
+        if (value := getattr(spec, name)) < least:
+            problems.add(f"model.{name}", f"{value} is below {least}")
+    if spec.backbone == "unet" and spec.output_stride != 8:
+        problems.add("model.output_stride", "the unet backbone has 8 only")
+    if not 0 <= spec.dropout < 1:
+        problems.add("model.dropout", f"{spec.dropout} is not in [0, 1)")
+    if spec.residual_divisor <= 0:
+        problems.add("model.residual_divisor", f"{spec.residual_divisor} is not > 0")
+    problems.raise_if_any(
+        "network", "choices documented in configs/davis.py", "correct these fields"
+    )
+
+
+def mask_size(model: ConfigDict, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (h, w) of masks for frames of `size`.
+
+    Args:
+        model: `config.model`.
+        size: Frame height and width, pixels.
+    """
+    stride = 4 if model.feature_merging else model.output_stride
+    # Each halving rounds up, as strided convolutions with torch's padding do.
+    return (-(-size[0] // stride), -(-size[1] // stride))
+
+
+class IMAS(nn.Module):
+    """Backbone, heads and motion pooling.
+
+    Parameters live under `backbone`, `segmentation_head`, `residual_head` (pathways
+    "residual" and "scaling") and `motion_pooling` (unless its width is 0).
+
+    Attributes:
+        spec: The network's choices.
+        axis_name: Device axis over which batch norm is synchronised, or None.
+        dtype: Computation type of backbone and heads, or None for the input's.
+            Logits, residual maps and the reconstruction are float32 at least.
+    """
+
+    spec: ModelSpec
+    axis_name: str | None = None
+    dtype: Any = None
+
+    def setup(self) -> None:
+        """Make the parts the spec asks for."""
+        spec = self.spec
+        self.backbone = make_backbone(spec, self.axis_name, self.dtype)
+        head = {
+            "width": spec.head_width,
+            "dilation": spec.head_dilation,
+            "dropout": spec.dropout,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        }
+        self.segmentation_head = heads.SegmentationHead(spec.channels, **head)
+        if spec.pathway in ("residual", "scaling"):
+            self.residual_head = heads.ResidualFlowHead(4 * spec.channels, **head)
+        self.motion_pooling = heads.MotionPooling(spec.motion_width)
+
+    def __call__(self, frames: Float[Array, "b 2 h w 3"], train: bool) -> Prediction:
+        """Predict masks and residual maps of frame pairs.
+
+        Args:
+            frames: Normalised frames t and t+1.
+            train: Whether batch norm uses and updates batch statistics and dropout is
+                on (which wants a `dropout` key).
+        """
+        b = frames.shape[0]
+        features = self.features(frames.reshape(-1, *frames.shape[2:]), train)
+        logits = self._mask_logits(features, train)
+        logits = logits.reshape(b, 2, *logits.shape[1:])
+        forward = backward = None
+        if self.spec.pathway in ("residual", "scaling"):
+            deep = features.deep.reshape(b, 2, *features.deep.shape[1:])
+            pair = jnp.concatenate([deep[:, 0], deep[:, 1]], axis=-1)
+            forward, backward = jnp.split(_wide(self.residual_head(pair, train)), 2, -1)
+        if self.is_initializing():
+            self.motion_pooling(jnp.zeros((1, 2, 2, 2), logits.dtype))
+        return Prediction(logits, forward, backward)
+
+    def segment(self, frames: Float[Array, "b h w 3"]) -> Float[Array, "b hm wm c"]:
+        """Return mask logits of single normalised frames, for inference."""
+        return self._mask_logits(self.features(frames, train=False), train=False)
+
+    def features(self, frames: Float[Array, "b h w 3"], train: bool) -> layers.Features:
+        """Return what the backbone sees in single normalised frames."""
+        stages = self.backbone(frames, train)
+        return layers.Features(merge=stages[0], deep=stages[-1])
+
+    def reconstruct(
+        self,
+        flow: Float[Array, "b h w 2"],
+        masks: Float[Array, "b h w c"],
+        residual_maps: Float[Array, "b hu wu 2*c"] | None,
+    ) -> Float[Array, "b h w 2"]:
+        """Explain the flow of one direction by its masks (equations 1-5).
+
+        Args:
+            flow: Clamped flow at mask resolution (`composition.clamp_flow`), pixels.
+            masks: Soft masks of the flow's source frame.
+            residual_maps: That direction's maps of `Prediction`, or None.
+        """
+        pooling, spec = self.motion_pooling, self.spec
+        path, vectors = composition.piecewise_constant(
+            flow, masks, pooling.phi_1, pooling.phi_2
+        )
+        if spec.pathway == "affine":
+            return path + composition.affine_residual(flow, masks)
+        if residual_maps is None:
+            return path
+        maps = geometry.resize(residual_maps, masks.shape[1:3])
+        if spec.pathway == "scaling":
+            flows = composition.scaling_residual(maps, vectors, spec.residual_divisor)
+        else:
+            flows = composition.bounded_residual(
+                maps, spec.residual_bound, spec.residual_divisor
+            )
+        return path + composition.compose(masks, flows)
+
+    def _mask_logits(
+        self, features: layers.Features, train: bool
+    ) -> Float[Array, "b hm wm c"]:
+        x = features.deep
+        if self.spec.feature_merging:
+            x = self.segmentation_head.merge(features.merge, features.deep)
+        return _wide(self.segmentation_head(x, train))
+
+
+def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Module:
+    """Build the backbone a spec names: frames -> stages, first 1/4, last deepest."""
+    if spec.backbone == "unet":
+        return unet.UNet(spec.width, dtype=dtype, axis_name=axis_name)
+    return resnet.ResNet(
+        depth=50 if spec.backbone == "resnet50" else 18,
+        width=spec.width,
+        output_stride=spec.output_stride,
+        axis_name=axis_name,
+        dtype=dtype,
+    )
+
+
+def _wide(x: Array) -> Array:
+    """Return float32 (or wider) for softmax, flow and losses."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
