@@ -134,31 +134,30 @@ def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
 
 
 def draw_parameters(key: Array, size: tuple[int, int], config: ConfigDict) -> Draw:
-    """Draw the choices for one pair of frames of `size`."""
-    scale, place, flip, colour = jax.random.split(key, 4)
-    scaled = scaled_size(
-        size, jax.random.uniform(scale, (), minval=0.0, maxval=1.0), config
-    )
-    room = scaled - jnp.asarray(config.crop)
-    offset = jax.random.randint(place, (2,), 0, room + 1)
-    names = ("apply", "brightness", "contrast", "saturation", "hue", "order")
-    keys = dict(zip(names, jax.random.split(colour, len(names)), strict=True))
-    active = jax.random.bernoulli(keys["apply"], 0.5, (4,))
+    """Draw the choices for one pair of frames of `size`.
 
-    def between(name: str, low: float, high: float) -> Array:
-        return jax.random.uniform(keys[name], (), minval=low, maxval=high)
+    One vector of uniform numbers in [0, 1) serves all of them: a dozen generator calls
+    would take longer to compile than the rest of augmentation.
+    """
+    unit = jax.random.uniform(key, (13,))
+    scaled = scaled_size(size, unit[0], config)
+    room = scaled - jnp.asarray(config.crop)
+    offset = jnp.floor(unit[1:3] * (room + 1)).astype(jnp.int32)
+
+    def sometimes(index: int, low: float, high: float, rest: float) -> Array:
+        value = low + (high - low) * unit[index]
+        return jnp.where(unit[index + 1] < 0.5, value, rest)
 
     return Draw(
         scaled=scaled,
-        offset=offset,
-        flip=jax.random.bernoulli(flip, config.flip),
-        brightness=jnp.where(
-            active[0], between("brightness", -BRIGHTNESS, BRIGHTNESS), 0.0
-        ),
-        contrast=jnp.where(active[1], between("contrast", *CONTRAST), 1.0),
-        contrast_first=jax.random.bernoulli(keys["order"]),
-        saturation=jnp.where(active[2], between("saturation", *SATURATION), 1.0),
-        hue=jnp.where(active[3], between("hue", -HUE, HUE), 0.0),
+        # A product that rounds up to room + 1 would leave the frame.
+        offset=jnp.minimum(offset, room),
+        flip=unit[3] < config.flip,
+        contrast_first=unit[4] < 0.5,
+        brightness=sometimes(5, -BRIGHTNESS, BRIGHTNESS, 0.0),
+        contrast=sometimes(7, *CONTRAST, 1.0),
+        saturation=sometimes(9, *SATURATION, 1.0),
+        hue=sometimes(11, -HUE, HUE, 0.0),
     )
 
 
