@@ -19,6 +19,7 @@ import dataclasses
 import itertools
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,6 +101,14 @@ class Clip:
                 "restore the frame's original file",
             )
         return image if self.size == self.native_size else _resize(image, self.size)
+
+    def fingerprint(self, index: int) -> str:
+        """Return what changes with a frame's contents: a checksum, not a time stamp."""
+        path = self.frames[index].path
+        if path is not None:
+            return f"{zlib.crc32(path.read_bytes()):08x}"
+        assert self.reader is not None
+        return f"{self.reader.fingerprint()}.{index}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ are counted by decoding, because the count in the file is only a promise.
 import dataclasses
 import functools
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from imas_jax import errors
+
+ENDS = 1 << 20  # bytes at each end of a file that identify it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +110,22 @@ class VideoReader:
             self._last = (index, rgb)
             return rgb.copy()
 
+    def fingerprint(self) -> str:
+        """Return what changes with the file: length and checksum of its two ends."""
+        status = self.path.stat()
+        return _ends_digest(self.path, status.st_size, status.st_mtime_ns)
+
     def close(self) -> None:
         """Release the decoder; the next read opens the file again."""
         if self._capture is not None:
             self._capture.release()
         self._capture, self._next = None, 0
+
+
+@functools.lru_cache(maxsize=64)
+def _ends_digest(path: Path, length: int, changed: int) -> str:
+    del changed  # part of the key only
+    with path.open("rb") as file:
+        start = file.read(ENDS)
+        file.seek(max(length - ENDS, 0))
+        return f"{length:x}.{zlib.crc32(start + file.read()):08x}"

@@ -19,11 +19,7 @@ FlowPair = tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]
 
 
 class Estimator(Protocol):
-    """Computes flow; `digest` names everything its output depends on."""
-
-    @property
-    def digest(self) -> str:
-        """Return a short name of estimator, settings and weights."""
+    """Computes flow."""
 
     def __call__(
         self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
@@ -39,11 +35,18 @@ def make_estimator(flow: ConfigDict) -> Estimator:
     """
     if flow.estimator == "dis":
         return Scaled(Dis(), flow.size)
-    raise errors.UserError(
-        f"flow.estimator = {flow.estimator!r}",
-        "dis",
-        "set --config.flow.estimator=dis",
-    )
+    raise _unknown(flow.estimator)
+
+
+def digest(flow: ConfigDict) -> str:
+    """Name everything the flow of `config.flow` depends on, without computing any.
+
+    Raises:
+        UserError: As `make_estimator`.
+    """
+    if flow.estimator == "dis":
+        return f"dis-medium-opencv{cv2.__version__}-size{flow.size}"
+    raise _unknown(flow.estimator)
 
 
 class Dis:
@@ -51,8 +54,6 @@ class Dis:
 
     Preset "medium": in a sweep over DAVIS it gave the motion baseline its best mask.
     """
-
-    digest = f"dis-medium-opencv{cv2.__version__}"
 
     def __init__(self) -> None:
         self._local = threading.local()  # a DIS object keeps buffers between calls
@@ -85,11 +86,6 @@ class Scaled:
     ):
         self._estimator, self._short_side = estimator, short_side
 
-    @property
-    def digest(self) -> str:
-        """Return the wrapped estimator's digest and the working size."""
-        return f"{self._estimator.digest}-size{self._short_side}"
-
     def __call__(
         self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
     ) -> FlowPair:
@@ -114,6 +110,12 @@ def resize_flow(
     h, w = flow.shape[:2]
     resized = cv2.resize(flow, size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized * np.array([size[1] / w, size[0] / h], np.float32)
+
+
+def _unknown(estimator: str) -> errors.UserError:
+    return errors.UserError(
+        f"flow.estimator = {estimator!r}", "dis", "set --config.flow.estimator=dis"
+    )
 
 
 def file_digest(path: str) -> str:

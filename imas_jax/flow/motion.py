@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 GRID = 32  # points a side of the lattice RANSAC sees: enough, and 10 ms
+STILL = 0.25  # px: DIS and RAFT err by as much where nothing moves
+DISAGREE = 0.5  # share of pixels that agree, below which flow is not trusted
 REPROJECTION = 1.0  # px a background point may be off; ours, best of 0.5 .. 3 on DAVIS
 
 
@@ -97,3 +99,89 @@ def pixel_positions(
     y = (np.arange(size[0]) + 0.5) * (frame_h / size[0]) - 0.5
     x = (np.arange(size[1]) + 0.5) * (frame_w / size[1]) - 0.5
     return np.stack(np.meshgrid(x, y), axis=-1)
+
+
+def quality(
+    flow: Float[np.ndarray, "h w 2"],
+    opposite: Float[np.ndarray, "h w 2"],
+    homography: Float[np.ndarray, "3 3"],
+    frame_size: tuple[int, int] | None = None,
+) -> dict[str, float]:
+    """Return signals that warn of flow of little use; they never drop a frame.
+
+    Args:
+        flow: Flow t -> u in pixels of the frame.
+        opposite: Flow u -> t on the same kind of grid.
+        homography: Camera motion of `flow`.
+        frame_size: (h, w) of the frame; None says the grid is the frame's.
+
+    Returns:
+        `consistent`: share of pixels whose round trip ends where it began;
+        `median`, `p95`: magnitude in pixels; `camera`: share of the flow's energy a
+        least-squares affine motion explains; `residual_p95`: 95th percentile of the
+        magnitude against the background; and as 0.0 or 1.0, `no_motion`,
+        `camera_only`, `inconsistent`.
+    """
+    flow, opposite = flow.astype(np.float32), opposite.astype(np.float32)
+    magnitude = np.linalg.norm(flow, axis=-1)
+    residual = float(np.percentile(motion_magnitude(flow, homography, frame_size), 95))
+    consistent = float(consistency(flow, opposite, frame_size).mean())
+    camera = affine_share(flow)
+    return {
+        "consistent": consistent,
+        "median": float(np.median(magnitude)),
+        "p95": float(np.percentile(magnitude, 95)),
+        "camera": camera,
+        "residual_p95": residual,
+        "no_motion": float(np.percentile(magnitude, 95) < STILL),
+        "camera_only": float(
+            residual < STILL and np.percentile(magnitude, 95) >= STILL
+        ),
+        "inconsistent": float(consistent < DISAGREE),
+    }
+
+
+def consistency(
+    flow: Float[np.ndarray, "h w 2"],
+    opposite: Float[np.ndarray, "h w 2"],
+    frame_size: tuple[int, int] | None = None,
+) -> Bool[np.ndarray, "h w"]:
+    """Tell where flow and opposite flow cancel (Sundaram et al., ECCV 2010).
+
+    |f + g(p + f)|^2 < 0.01 (|f|^2 + |g|^2) + 0.5, in pixels; False outside the frame.
+    """
+    h, w = flow.shape[:2]
+    frame_h, frame_w = frame_size or (h, w)
+    step = np.array([w / frame_w, h / frame_h], np.float32)  # grid points a pixel
+    target = pixel_positions((h, w)).astype(np.float32) + flow * step
+    there = cv2.remap(
+        opposite, target[..., 0], target[..., 1], cv2.INTER_LINEAR, borderValue=np.nan
+    )
+    gap = np.square(flow + there).sum(-1)
+    bound = 0.01 * (np.square(flow).sum(-1) + np.square(there).sum(-1)) + 0.5
+    return gap < bound  # NaN, outside, compares False
+
+
+def affine_share(flow: Float[np.ndarray, "h w 2"]) -> float:
+    """Return the share of the flow's energy an affine motion explains, 0..1.
+
+    1.0 for no motion at all: nothing is left to explain.
+    """
+    energy = float(np.square(flow, dtype=np.float64).sum())
+    if energy == 0.0:
+        return 1.0
+    position = pixel_positions(flow.shape[:2]).reshape(-1, 2)
+    design = np.concatenate([position, np.ones((len(position), 1))], axis=1)
+    target = flow.reshape(-1, 2).astype(np.float64)
+    fit = np.linalg.solve(design.T @ design, design.T @ target)
+    return 1.0 - float(np.square(target - design @ fit).sum()) / energy
+
+
+def subtract_background(
+    flow: Float[np.ndarray, "h w 2"],
+    homography: Float[np.ndarray, "3 3"],
+    frame_size: tuple[int, int] | None = None,
+) -> Float[np.ndarray, "h w 2"]:
+    """Return flow minus camera motion, in pixels of the frame."""
+    background = background_flow(homography, flow.shape[:2], frame_size)
+    return flow.astype(np.float32) - background

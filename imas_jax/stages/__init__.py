@@ -1,0 +1,1 @@
+"""The steps of the protocol: each reads a config, touches the disk, returns facts."""
