@@ -214,7 +214,7 @@ def cup_and_pan(take: Take) -> tuple[Layer, ...]:
     time = np.arange(take.frames)
     shake = 0.5 * take.unit * np.sin(0.9 * time + take.uniform(0, 6))
     camera = [move((start + pan * t, s)) for t, s in zip(time, shake, strict=True)]
-    path = walk(take, 560 * scale, speed=(0.8, 1.4), sign=-np.sign(pan))
+    path = walk(take, 560 * scale, speed=(0.5, 0.9), sign=np.sign(pan))
     sink = take.uniform(10, 16) * take.unit * np.sin(0.2 * time)
     path[:, 1] = take.uniform(0.30, 0.42) * take.height + sink
     spin = np.radians(22) * np.sin(0.2 * time)
@@ -258,14 +258,14 @@ def cat_sways(take: Take) -> tuple[Layer, ...]:
     photo = read_photo("chelsea.png")
     scale = take.uniform(0.44, 0.52) * take.height / 300
     image = cut_out(photo, "cat", scale)
-    path = walk(take, 400 * scale, speed=(1.4, 2.2))
+    path = walk(take, 400 * scale, speed=(1.0, 1.5))
     time = np.arange(take.frames)
-    path[:, 1] = 0.2 * take.height + 14 * take.unit * np.sin(0.22 * time)
-    sway, rate = take.uniform(7, 10) * take.unit, take.uniform(0.25, 0.35)
+    path[:, 1] = 0.2 * take.height + 9 * take.unit * np.sin(0.18 * time)
+    sway, rate = take.uniform(8, 11) * take.unit, take.uniform(0.22, 0.30)
     body = tuple(
         Pose(move(p)[:2], sway, 340 * scale, rate * t) for t, p in enumerate(path)
     )
-    lawn = tint(read_photo("grass.png"), (1.15, 1.08, 0.72))
+    lawn = tint(read_photo("grass.png"), (1.16, 0.98, 0.72))
     lawn = cover(take, lawn, (1.0, 1.3), extra=12 * take.unit)
     jitter = 1.5 * take.unit * np.sin(np.outer(time, [0.55, 0.8]))
     offset = np.array([-6.0, -6.0]) * take.unit

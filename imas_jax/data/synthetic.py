@@ -90,12 +90,11 @@ def render_demo(
     if _already_there(root, recipe):
         logging.info("demo clips are already in %s", root)
         return
-    aside = root.with_name(f".{root.name}.{os.getpid()}.partial")
+    aside = root.with_name(f".{root.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     for scene in scenes.build_scenes(size, frames, seed, names):
-        _write_clip(
-            aside, scene, size, np.random.default_rng([seed, 1, len(scene.name)])
-        )
+        noise = np.random.default_rng([seed, list(scenes.SCENES).index(scene.name), 1])
+        _write_clip(aside, scene, size, noise)
         logging.info("rendered demo clip %s, %d frames", scene.name, frames)
     _write_lists(aside, recipe)
     (aside / MARKER).write_text(json.dumps(recipe, indent=2) + "\n")
