@@ -1,0 +1,119 @@
+"""The `.pt` files were written by torch 2.13: its zip format and its older one."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from imas_jax import errors
+from imas_jax.models import torch_files
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FILES = [GOLDEN / "torch_zip.pt", GOLDEN / "torch_stream.pt"]
+by_format = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+@by_format
+def test_tensors_written_by_torch_are_read_with_values_types_and_strides(path):
+    base = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    expected = {
+        "module.a.weight": base.transpose(2, 0, 1),
+        "module.a.part": base[1],
+        "module.b.weight": base[0] * 0.5,
+        "module.half": (base[0] * 0.25).astype(np.float16),
+        "module.bfloat": base[0] * 2,
+        "module.double": base[0].astype(np.float64) / 8,
+        "module.num_batches_tracked": np.array(7),
+        "module.flag": np.array([True, False]),
+        "module.empty": np.zeros((0, 3), np.float32),
+    }
+    got = torch_files.read_checkpoint(path)
+    assert list(got) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value)
+        assert got[name].dtype == value.dtype
+        assert got[name].flags.c_contiguous
+
+
+def test_the_published_raft_file_is_read_whole(shared):
+    tensors = torch_files.read_checkpoint(shared / "weights" / "raft-small.pth")
+    assert len(tensors) == 106
+    assert sum(tensor.size for tensor in tensors.values()) == 990_162
+    assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_npz_and_safetensors_are_read_whatever_their_name(tmp_path, suffix):
+    tensors = {"conv1.weight": np.arange(6.0).reshape(2, 3).astype(np.float32)}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **tensors)
+    else:
+        safetensors.numpy.save_file(tensors, path)
+    path = path.rename(tmp_path / "renamed.pth")
+    got = torch_files.read_checkpoint(path)
+    np.testing.assert_array_equal(got["conv1.weight"], tensors["conv1.weight"])
+
+
+class Command:
+    """Pickles as a call of `os.mkdir`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_that_calls_a_function_calls_nothing(tmp_path):
+    planted = tmp_path / "planted"
+    head, tail = (GOLDEN / "torch_stream.pt").read_bytes().split(b"}q\x00", 1)
+    payload = pickle.dumps(Command(planted), protocol=2)[2:-1]
+    # The call is made while the file's own dictionary is built, then dropped.
+    path = tmp_path / "evil.pth"
+    path.write_bytes(head + payload + b"0}q\x00" + tail)
+    tensors = torch_files.read_checkpoint(path)
+    assert "module.a.weight" in tensors
+    assert not planted.exists()
+    pickle.loads(payload + b".")
+    assert planted.exists(), "the payload itself must be able to act"
+
+
+@by_format
+def test_every_truncation_is_one_clear_refusal(path, tmp_path):
+    data = path.read_bytes()
+    cut = tmp_path / "cut.pth"
+    for length in range(0, len(data) - 1, 97):
+        cut.write_bytes(data[:length])
+        with pytest.raises(errors.UserError, match=r"cut\.pth"):
+            torch_files.read_checkpoint(cut)
+
+
+@by_format
+def test_flipped_bytes_never_end_in_another_exception(path, tmp_path):
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = data.copy()
+        damaged[rng.integers(0, len(data), 3)] = rng.integers(0, 256, 3)
+        (tmp_path / "damaged.pth").write_bytes(damaged.tobytes())
+        try:
+            torch_files.read_checkpoint(tmp_path / "damaged.pth")
+        except errors.UserError:
+            refused += 1
+    assert refused > 20
+
+
+def test_a_file_without_tensors_says_what_it_holds(tmp_path):
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(errors.UserError):
+        torch_files.read_checkpoint(tmp_path / "empty.npz")
+    (tmp_path / "image.pth").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(errors.UserError, match="unknown format"):
+        torch_files.read_checkpoint(tmp_path / "image.pth")
+    with pytest.raises(errors.UserError, match="no file"):
+        torch_files.read_checkpoint(tmp_path / "missing.pth")
