@@ -1,0 +1,321 @@
+"""Batches of frame pairs for the train step: a pure function of (seed, step).
+
+Two sources, one order (`order.py`). `MemorySource` holds decoded frames and needs no
+TensorFlow. `TFRecordSource` lets tf.data read and decode the shards of `builders.py` in
+the background, for sets larger than memory. Neither has a state to save: a resumed
+run asks for step k and gets the batch of step k.
+
+Pixels of the two sources are equal where both decode JPEG alike, which libjpeg-turbo
+does (tested); they may differ by one grey level with another decoder.
+
+Stage-2 targets are small and made after the shards: both sources hold them in memory.
+TensorFlow is imported when a `TFRecordSource` starts, and never sees the accelerator.
+"""
+
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float16, UInt8
+from ml_collections import ConfigDict
+
+from imas_jax import errors
+from imas_jax.conventions import Batch
+from imas_jax.data import clips as clips_lib
+from imas_jax.data import order as order_lib
+from imas_jax.data import training_set as training_set_lib
+
+T = TypeVar("T")
+PREFETCH = 2  # batches ready ahead of the train step
+
+Frames = Sequence[UInt8[np.ndarray, "t h w 3"]]
+Flows = Sequence[Float16[np.ndarray, "2 hf wf 2"]]
+Targets = Sequence[UInt8[np.ndarray, "t ht wt"]]
+
+
+class Source(Protocol):
+    """Where the training loop gets its batches."""
+
+    @property
+    def num_pairs(self) -> int:
+        """Return the pairs of an epoch, over all processes."""
+
+    def batch(self, step: int) -> Batch:
+        """Return this process's part of the batch of one step."""
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Yield the batches from step `first` on, prepared in the background."""
+
+
+class MemorySource:
+    """Batches from decoded arrays; `np.memmap`s will do as well.
+
+    Args:
+        frames: One array a clip.
+        flows: Forward and backward flow of every pair, pixels of the frames.
+        pairs: Clip number and frame indices of every pair.
+        order: Of the pairs.
+        targets: Stage-2 targets, one array a clip, or None.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        flows: Flows,
+        pairs: Sequence[clips_lib.Pair],
+        order: order_lib.Order,
+        targets: Targets | None = None,
+    ):
+        self._frames, self._flows, self._pairs = frames, flows, pairs
+        self._order, self._targets = order, targets
+
+    @property
+    def num_pairs(self) -> int:
+        """Return the pairs of an epoch."""
+        return len(self._pairs)
+
+    def batch(self, step: int) -> Batch:
+        """Return this process's part of the batch of one step."""
+        chosen = self._order.local(step)
+        pairs = [self._pairs[i] for i in chosen]
+        frames = np.empty(
+            (len(pairs), 2, *self._frames[0].shape[1:]), self._frames[0].dtype
+        )
+        for out, pair in zip(frames, pairs, strict=True):
+            out[0] = self._frames[pair.clip][pair.first]
+            out[1] = self._frames[pair.clip][pair.second]
+        return Batch(
+            frames=frames,
+            flow_forward=np.stack([self._flows[i][0] for i in chosen]),
+            flow_backward=np.stack([self._flows[i][1] for i in chosen]),
+            target=_targets_of(self._targets, pairs),
+            pair=chosen,
+        )
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Yield the batches from step `first` on, prepared by a thread."""
+        return prefetch(map(self.batch, itertools.count(first)), PREFETCH)
+
+
+class TFRecordSource:
+    """Batches from shards, read and decoded by tf.data.
+
+    Args:
+        shards: From `builders.open_shards`.
+        pairs: As the shards were made from.
+        order: Of the pairs.
+        targets: Stage-2 targets, one array a clip, or None.
+    """
+
+    def __init__(
+        self,
+        shards: Any,
+        pairs: Sequence[clips_lib.Pair],
+        order: order_lib.Order,
+        targets: Targets | None = None,
+    ):
+        self._shards, self._pairs = shards, pairs
+        self._order, self._targets = order, targets
+
+    @property
+    def num_pairs(self) -> int:
+        """Return the pairs of an epoch."""
+        return len(self._pairs)
+
+    def batch(self, step: int) -> Batch:
+        """Return this process's part of the batch of one step."""
+        return next(self.batches(step))
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Yield the batches from step `first` on, prepared by tf.data."""
+        for record in self._dataset(first).as_numpy_iterator():
+            pairs = [self._pairs[i] for i in record["pair"]]
+            yield Batch(
+                frames=record["frames"],
+                flow_forward=record["flow"][:, 0],
+                flow_backward=record["flow"][:, 1],
+                target=_targets_of(self._targets, pairs),
+                pair=record["pair"],
+            )
+
+    def _dataset(self, first: int) -> Any:
+        tf = tensorflow()
+        order, shards = self._order, self._shards
+
+        def choose(step: Any) -> Any:
+            chosen = tf.numpy_function(order.local, [step], tf.int64)
+            return tf.ensure_shape(chosen, [order.batch_size // order.process_count])
+
+        def read(pair: Any) -> dict[str, Any]:
+            record = tf.numpy_function(shards.read, [pair], tf.string)
+            return shards.decode(tf, record) | {"pair": pair}
+
+        steps = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        options = tf.data.Options()
+        options.deterministic = True
+        options.threading.private_threadpool_size = os.cpu_count() or 1
+        return (
+            steps.map(choose)
+            .unbatch()
+            .map(read, num_parallel_calls=os.cpu_count() or 1)
+            .batch(order.batch_size // order.process_count, drop_remainder=True)
+            .prefetch(PREFETCH)
+            .with_options(options)
+        )
+
+
+def make_source(
+    config: ConfigDict,
+    training_set: training_set_lib.TrainingSet,
+    stage: order_lib.Stage,
+    shards: Path,
+    targets: Targets | None = None,
+    process: tuple[int, int] = (0, 1),
+) -> Source:
+    """Build the source that `config.data.source` names.
+
+    Args:
+        config: The whole config: `seed`, `data.source` and the stage's `batch_size`.
+        training_set: What to train on.
+        stage: Whose batch size and order.
+        shards: Folder the prepare stage wrote; only tfrecord looks there.
+        targets: Stage-2 targets, one array a clip, in the clips' order.
+        process: (index, count) of this process.
+
+    Raises:
+        UserError: If flow, frames, shards or targets are missing or do not fit.
+    """
+    pairs = training_set.pairs
+    order = order_lib.Order(
+        len(pairs), config[stage].batch_size, config.seed, stage, process[0], process[1]
+    )
+    _check_targets(training_set, targets)
+    if config.data.source == "memory":
+        _check_memory(training_set)
+        frames = training_set_lib.read_frames(training_set)
+        flows = training_set_lib.read_flows(training_set)
+        return MemorySource(frames, flows, pairs, order, targets)
+    if config.data.source == "tfrecord":
+        # Here and not above: memory sources do without tensorflow_datasets.
+        from imas_jax.data import builders
+
+        return TFRecordSource(
+            builders.open_shards(training_set, shards), pairs, order, targets
+        )
+    raise errors.UserError(
+        f"data.source={config.data.source!r}",
+        "memory or tfrecord",
+        "set one, e.g. --config.data.source=memory",
+    )
+
+
+def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
+    """Draw items in a thread, up to `depth` ahead; errors come out where they belong.
+
+    The thread ends when the items do, or soon after the returned iterator is closed or
+    forgotten.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def draw() -> None:
+        try:
+            for item in items:
+                put((True, item))
+                if stop.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:  # handed to the consumer
+            put((False, error))
+
+    def consume() -> Iterator[T]:
+        thread = threading.Thread(target=draw, name="prefetch", daemon=True)
+        thread.start()
+        try:
+            while True:
+                more, value = ready.get()
+                if more:
+                    yield value
+                elif value is None:
+                    return
+                else:
+                    raise value
+        finally:
+            stop.set()
+
+    return consume()
+
+
+def tensorflow() -> Any:
+    """Import TensorFlow, quiet and without the accelerator.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise errors.UserError(
+            f"data.source=tfrecord, but TensorFlow does not import ({error})",
+            "the package tensorflow-cpu",
+            "pip install tensorflow-cpu, or set --config.data.source=memory",
+        ) from error
+    tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+def _targets_of(
+    targets: Targets | None, pairs: Sequence[clips_lib.Pair]
+) -> UInt8[np.ndarray, "b 2 ht wt"] | None:
+    if targets is None:
+        return None
+    return np.stack(
+        [np.stack([targets[p.clip][p.first], targets[p.clip][p.second]]) for p in pairs]
+    )
+
+
+def _check_targets(
+    training_set: training_set_lib.TrainingSet, targets: Targets | None
+) -> None:
+    if targets is None:
+        return
+    problems = errors.ProblemList()
+    for clip, target in zip(training_set.clips, targets, strict=True):
+        if len(target) != len(clip.frames) or target.shape[1:] != targets[0].shape[1:]:
+            problems.add(
+                clip.name,
+                f"targets are {target.shape} (t, h, w), the clip has "
+                f"{len(clip.frames)} frames, other targets are {targets[0].shape[1:]}",
+            )
+    problems.raise_if_any(
+        "stage-2 targets",
+        "one target a frame, all of one size",
+        "run --config.stage=align again",
+    )
+
+
+def _check_memory(training_set: training_set_lib.TrainingSet) -> None:
+    """Refuse before decoding what cannot fit."""
+    needed = training_set_lib.memory_needed(training_set)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    logging.info("data.source=memory: %.2f GB of frames and flow", needed / 1e9)
+    if needed > total:
+        raise errors.UserError(
+            f"data.source=memory needs {needed / 1e9:.1f} GB",
+            f"at most this machine's {total / 1e9:.1f} GB",
+            "set --config.data.source=tfrecord, or a smaller data.size",
+        )
