@@ -5,7 +5,7 @@ How unusual files are treated:
 - grey: the value is repeated in R, G and B;
 - RGBA and LA: alpha is dropped, not composited;
 - palette, CMYK, YCbCr: converted to RGB by the decoder;
-- 16 bits a channel: divided by 257 (65535 becomes 255); float images are refused;
+- 16 bits a channel: the high byte is kept; float images are refused;
 - EXIF orientation: applied, so that frames are upright and sizes are upright sizes;
 - a GIF or TIFF with several pictures: the first one (a GIF as a *video* is read by
   `video.py`);
@@ -81,7 +81,7 @@ def inspect(path: Path, decode: bool = False) -> Header:
             if image.mode == "F":
                 return Header((0, 0), "holds float pixels; save it with 8 or 16 bits")
             w, h = image.size
-            if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:
+            if _is_on_its_side(image):
                 w, h = h, w
             if decode or not _has_end(path, image.format):
                 image.load()
@@ -92,10 +92,17 @@ def inspect(path: Path, decode: bool = False) -> Header:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in WIDE_MODES:
-        wide = np.asarray(ImageOps.exif_transpose(image)).astype(np.float32) / 257
-        grey = np.clip(np.rint(wide), 0, 255).astype(np.uint8)
+        wide = np.asarray(ImageOps.exif_transpose(image)).astype(np.int32)
+        grey = np.clip(wide // 256, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _is_on_its_side(image: Image.Image) -> bool:
+    # Pillow would decode a whole PNG in search of an EXIF block behind the pixels.
+    if image.format == "PNG" and "exif" not in image.info:
+        return False
+    return image.getexif().get(EXIF_ORIENTATION, 1) >= 5
 
 
 def _has_end(path: Path, kind: str | None) -> bool:
@@ -115,6 +122,7 @@ def _why(path: Path, error: Exception) -> str:
         return "is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image"
-    if "truncated" in str(error).lower() or isinstance(error, SyntaxError):
+    said = str(error).lower()
+    if "truncated" in said or "broken" in said or isinstance(error, SyntaxError):
         return "is truncated or damaged"
     return f"cannot be read: {error}"

@@ -52,7 +52,8 @@ def digest(flow: ConfigDict) -> str:
 class Dis:
     """OpenCV's DIS on grey frames; safe to call from several threads.
 
-    Preset "medium": in a sweep over DAVIS it gave the motion baseline its best mask.
+    Preset "medium", by the motion baseline's mean J on DAVIS-240p: ultrafast 0.352,
+    fast 0.400, medium 0.457 (1, 6 and 26 ms a direction on one busy core).
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 GRID = 32  # points a side of the lattice RANSAC sees: enough, and 10 ms
 STILL = 0.25  # px: DIS and RAFT err by as much where nothing moves
 DISAGREE = 0.5  # share of pixels that agree, below which flow is not trusted
-REPROJECTION = 1.0  # px a background point may be off; ours, best of 0.5 .. 3 on DAVIS
+REPROJECTION = 1.0  # px; 0.25 to 3 move the baseline's J by under 0.01 (DAVIS-240p)
 
 
 def fit_background(

@@ -206,9 +206,9 @@ def _with_frames(jobs: Sequence[Job]) -> Iterator[Task]:
     held: dict[int, np.ndarray] = {}
     last: Job | None = None
     for job in jobs:
-        if last is None or last.clip is not job.clip:
-            held = {}
         wanted = (job.pair.first, job.pair.second)
+        if last is None or last.clip is not job.clip or wanted[0] not in held:
+            held = {}
         held = {t: frame for t, frame in held.items() if t >= wanted[0]}
         # Frames between the two are read on the way, for the pairs that follow.
         for t in range(max(held, default=wanted[0] - 1) + 1, wanted[1] + 1):

@@ -1,0 +1,112 @@
+import struct
+import threading
+from pathlib import Path
+
+import clip_writer
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from imas_jax import errors
+from imas_jax.data import clips, video
+
+FRAMES = clip_writer.moving_frames(12)
+
+
+def write_video(path: Path, codec: str = "MJPG", frames=FRAMES) -> Path:
+    h, w = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, (w, h))
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.mp4", "mp4v")])
+def test_frames_of_a_video_file_come_in_order(tmp_path, name, codec):
+    path = write_video(tmp_path / name, codec)
+    (clip,) = clips.find_clips(clip_writer.config(path, "auto").data)
+    assert (clip.name, len(clip.frames), clip.size) == ("a", 12, (64, 96))
+    for t in (0, 1, 2, 7, 3, 11, 0):  # steps back and forth
+        errors_to = [np.abs(clip.read(t).astype(int) - f).mean() for f in FRAMES]
+        assert int(np.argmin(errors_to)) == t
+
+
+def test_a_gif_is_a_video(tmp_path):
+    images = [Image.fromarray(f) for f in FRAMES[:5]]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
+    (clip,) = clips.find_clips(clip_writer.config(tmp_path / "a.gif", "video").data)
+    assert len(clip.frames) == 5
+    assert np.abs(clip.read(4).astype(int) - FRAMES[4]).mean() < 12
+
+
+def test_odd_sides_are_kept(tmp_path):
+    images = [Image.fromarray(f[:63, :95]) for f in FRAMES]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
+    assert video.probe(tmp_path / "a.gif").size == (63, 95)
+
+
+def test_rotation_metadata_turns_frames_upright(tmp_path):
+    path = write_video(tmp_path / "a.mp4", "mp4v")
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO 14496-12: nine words, 90 degrees clockwise
+    words = (0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(">9i", *words)
+    path.write_bytes(bytes(data))
+    assert video.probe(path).size == (96, 64)
+    frame = video.VideoReader(path).read(0)
+    assert np.abs(frame.astype(int) - np.rot90(FRAMES[0], -1)).mean() < 12
+
+
+def test_threads_may_share_a_reader(tmp_path):
+    reader = video.VideoReader(write_video(tmp_path / "a.avi"))
+    single = [reader.read(t) for t in range(12)]
+    seen: dict[int, np.ndarray] = {}
+
+    def work(start: int) -> None:
+        for t in range(start, 12, 3):
+            seen[t] = reader.read(t)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((seen[t] == single[t]).all() for t in range(12))
+
+
+def test_a_cut_file_counts_what_decodes(tmp_path):
+    path = write_video(tmp_path / "a.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    info = video.probe(path)
+    assert 2 <= info.count < 12
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no video" * 100])
+def test_a_file_without_frames_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(errors.UserError, match="holds no frame") as told:
+        clips.find_clips(clip_writer.config(path, "video").data)
+    assert str(path) in told.value.found
+
+
+def test_a_one_frame_video_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.avi", frames=FRAMES[:1])
+    with pytest.raises(errors.UserError, match=r"1 frame\(s\)"):
+        clips.find_clips(clip_writer.config(path, "video").data)
+
+
+def test_reading_past_the_end_is_told(tmp_path):
+    reader = video.VideoReader(write_video(tmp_path / "a.avi"))
+    with pytest.raises(errors.UserError, match="ends before frame 12"):
+        reader.read(12)
+
+
+def test_the_fingerprint_changes_with_the_file(tmp_path):
+    first = video.VideoReader(write_video(tmp_path / "a.avi")).fingerprint()
+    again = video.VideoReader(write_video(tmp_path / "b.avi")).fingerprint()
+    other = write_video(tmp_path / "c.avi", frames=FRAMES[::-1])
+    assert first == again
+    assert first != video.VideoReader(other).fingerprint()
