@@ -1,0 +1,162 @@
+"""Region overlap J and boundary accuracy F of binary masks, and their statistics.
+
+The official DAVIS-2016 definitions (Perazzi et al., CVPR 2016; `db_eval_iou`,
+`db_eval_boundary`, `db_statistics`), to the last digit, degenerate masks included
+(FACTS.md, "Evaluation"; tests/parity). Which frames are averaged, and how, is
+`evaluation/protocol.py`.
+
+Made quick by looking only at the box that holds both objects: outside it there is no
+boundary, and dilation is needed only where the other mask has one.
+"""
+
+import dataclasses
+import functools
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+# Boundary tolerance as a share of the image diagonal: 8 px at 854x480.
+TOLERANCE = 0.008
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Of one sequence's per-frame values; NaN where no frame was scored.
+
+    Attributes:
+        mean: Mean over frames.
+        recall: Share of frames above 0.5.
+        decay: Mean of the first quarter minus mean of the last quarter.
+    """
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def jaccard(
+    prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]
+) -> float:
+    """Return intersection over union, in [0, 1]; two empty masks score 1.
+
+    Raises:
+        ValueError: If the masks differ in size or are not boolean.
+    """
+    _check(prediction, truth)
+    union = np.count_nonzero(prediction | truth)
+    if union == 0:
+        return 1.0
+    return np.count_nonzero(prediction & truth) / union
+
+
+def boundary_f(
+    prediction: Bool[np.ndarray, "h w"],
+    truth: Bool[np.ndarray, "h w"],
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Return the F measure of boundary precision and recall, in [0, 1].
+
+    A mask without boundary (empty, or the whole frame) gives precision 1, recall 0 as
+    a prediction, and the reverse as truth; two such masks score 1.
+
+    Args:
+        prediction: The mask to judge.
+        truth: The annotation.
+        tolerance: How far a boundary may be off: a share of the diagonal if below 1,
+            pixels otherwise.
+
+    Raises:
+        ValueError: If the masks differ in size or are not boolean.
+    """
+    _check(prediction, truth)
+    box = _common_box(prediction, truth)
+    edge, true_edge = _boundary(prediction[box]), _boundary(truth[box])
+    count, true_count = np.count_nonzero(edge), np.count_nonzero(true_edge)
+    if count == 0 or true_count == 0:
+        return float(count == true_count)
+    disk = _disk(_radius(prediction.shape, tolerance))
+    hits = np.count_nonzero(edge & cv2.dilate(true_edge, disk))
+    true_hits = np.count_nonzero(true_edge & cv2.dilate(edge, disk))
+    precision, recall = hits / count, true_hits / true_count
+    if precision + recall == 0:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)
+
+
+def boundary(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Mark pixels that differ from their right, lower or lower-right neighbour."""
+    return _boundary(mask).astype(bool)
+
+
+def statistics(values: Float[np.ndarray, "*t"]) -> Statistics:
+    """Summarise one sequence; NaN marks a frame that is not scored.
+
+    Quarters are the official ones: neighbouring quarters share a frame, so four frames
+    or fewer are fine too. The official code keeps frame numbers in 8 bits and goes
+    wrong beyond 255 frames; here they are whole.
+    """
+    values = np.asarray(values, np.float64)
+    if np.isnan(values).all():
+        return Statistics(math.nan, math.nan, math.nan)
+    ends = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
+    first, last = values[: ends[1] + 1], values[ends[3] : ends[4] + 1]
+    return Statistics(
+        mean=float(np.nanmean(values)),
+        # A frame that is not scored is neither above nor below.
+        recall=float(np.mean(values[~np.isnan(values)] > 0.5)),
+        decay=_mean(first) - _mean(last),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is scored; NaN where nothing is."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan
+
+
+def _check(prediction: np.ndarray, truth: np.ndarray) -> None:
+    for name, mask in (("prediction", prediction), ("truth", truth)):
+        if mask.dtype != np.bool_ or mask.ndim != 2:
+            raise ValueError(
+                f"{name} is {mask.dtype} {mask.shape}; expected bool (h, w)"
+            )
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction {prediction.shape}, truth {truth.shape}")
+
+
+def _radius(shape: tuple[int, ...], tolerance: float) -> int:
+    if tolerance >= 1:
+        return math.ceil(tolerance)
+    return math.ceil(tolerance * float(np.linalg.norm(shape)))
+
+
+@functools.cache
+def _disk(radius: int) -> UInt8[np.ndarray, "d d"]:
+    """Return every offset within `radius`, as skimage.morphology.disk has it."""
+    offset = np.arange(-radius, radius + 1)
+    squared = np.add.outer(offset**2, offset**2)
+    return (squared <= radius**2).astype(np.uint8)
+
+
+def _common_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
+    """Return the smallest box around both masks, one pixel wider on every side."""
+    x, y, w, h = cv2.boundingRect((a | b).view(np.uint8))
+    return slice(max(y - 1, 0), y + h + 1), slice(max(x - 1, 0), x + w + 1)
+
+
+def _boundary(mask: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """Return the boundary as 0 and 1.
+
+    A pixel and its three neighbours differ where the largest of the four is not the
+    smallest; repeating the last row and column is what the official code does there.
+    """
+    corner = np.ones((2, 2), np.uint8)
+    image = np.ascontiguousarray(mask).view(np.uint8)
+    if image.size == 0:
+        return image
+    replicate = cv2.BORDER_REPLICATE
+    largest = cv2.dilate(image, corner, anchor=(0, 0), borderType=replicate)
+    smallest = cv2.erode(image, corner, anchor=(0, 0), borderType=replicate)
+    return np.bitwise_xor(largest, smallest, dtype=np.uint8)

@@ -1,0 +1,255 @@
+"""Which frames are averaged, and how: three protocols, always called by name.
+
+    official        DAVIS-2016: first and last frame of each sequence dropped, mean over
+                    the frames of a sequence, then over sequences
+    sequence_mean   all annotated frames, mean of sequence means
+    frame_mean      all annotated frames of all sequences in one mean (the paper's)
+
+They differ by up to five points on the same masks (FACTS.md, "Evaluation"). A frame in
+which prediction and annotation are both empty scores 1 (official), or is left out
+(`empty="skip"`, the authors' tool on SegTrackv2 and FBMS59).
+
+Frames are scored as a stream, so that a data set's masks are never in memory at once.
+Tables of the results are `evaluation/tables.py`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from imas_jax import errors
+from imas_jax.evaluation import metrics
+
+Protocol = Literal["official", "sequence_mean", "frame_mean"]
+PROTOCOLS: tuple[Protocol, ...] = ("official", "sequence_mean", "frame_mean")
+Empty = Literal["one", "skip"]
+
+# Which mask a row is about. "oracle" is the channel annotations would pick: never a
+# result, only an upper bound beside it.
+Kind = Literal["baseline", "aligned", "oracle"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FramePair:
+    """What is compared on one frame.
+
+    Attributes:
+        index: Position in the clip, from 0.
+        prediction: The mask to judge.
+        truth: The annotation, at the size that is scored.
+    """
+
+    index: int
+    prediction: Bool[np.ndarray, "h w"]
+    truth: Bool[np.ndarray, "h w"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceScore:
+    """Per-frame scores of one sequence.
+
+    Attributes:
+        name: The sequence.
+        length: Frames of the clip, annotated or not.
+        frames: Clip positions of the scored frames, increasing.
+        jaccard: J of each, in [0, 1].
+        boundary: F of each, in [0, 1]; NaN where it was not asked for.
+        both_empty: Whether prediction and annotation were both empty.
+    """
+
+    name: str
+    length: int
+    frames: tuple[int, ...]
+    jaccard: tuple[float, ...]
+    boundary: tuple[float, ...]
+    both_empty: tuple[bool, ...]
+
+    def kept(self, protocol: Protocol, empty: Empty) -> np.ndarray:
+        """Tell which of `frames` a protocol averages."""
+        frames = np.array(self.frames, int)
+        keep = np.ones(len(frames), bool)
+        if protocol == "official":
+            keep &= (frames > 0) & (frames < self.length - 1)
+        if empty == "skip":
+            keep &= ~np.array(self.both_empty, bool)
+        return keep
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One row of a table: a method's masks, scored.
+
+    Attributes:
+        label: E.g. "stage 2, CRF".
+        kind: Which mask it is about; tables mark the oracle.
+        scores: One a sequence.
+        binarization: How soft masks became binary, e.g. "argmax" or "threshold=0.35".
+    """
+
+    label: str
+    kind: Kind
+    scores: tuple[SequenceScore, ...]
+    binarization: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One number a protocol gives, and what stands behind it.
+
+    Attributes:
+        jaccard: Statistics of J. For `frame_mean`, `decay` is the mean over sequences.
+        boundary: The same of F.
+        sequences: Sequences with at least one averaged frame.
+        frames: Averaged frames.
+    """
+
+    jaccard: metrics.Statistics
+    boundary: metrics.Statistics
+    sequences: int
+    frames: int
+
+
+def score_sequence(
+    name: str,
+    length: int,
+    pairs: Iterable[FramePair],
+    boundary: bool = True,
+) -> SequenceScore:
+    """Score one sequence, frame by frame.
+
+    Args:
+        name: The sequence.
+        length: Frames of the clip: `official` drops the clip's ends, not the first and
+            last annotated frames.
+        pairs: Any order; only one is held at a time.
+        boundary: False leaves F out (NaN), the slower of the two.
+
+    Raises:
+        UserError: If a prediction differs in size from its annotation.
+        ValueError: If a frame comes twice or lies outside the clip.
+    """
+    rows: dict[int, tuple[float, float, bool]] = {}
+    for pair in pairs:
+        if pair.index in rows or not 0 <= pair.index < length:
+            raise ValueError(f"{name}: frame {pair.index} twice, or beyond {length}")
+        if pair.prediction.shape != pair.truth.shape:
+            raise errors.UserError(
+                f"{name}, frame {pair.index}: a mask of size {pair.prediction.shape}",
+                f"the annotation's {pair.truth.shape}",
+                "resize the mask before scoring (nearest for labels, bilinear before "
+                "the threshold for soft masks)",
+            )
+        rows[pair.index] = (
+            metrics.jaccard(pair.prediction, pair.truth),
+            metrics.boundary_f(pair.prediction, pair.truth) if boundary else math.nan,
+            not (pair.prediction.any() or pair.truth.any()),
+        )
+    frames = tuple(sorted(rows))
+    return SequenceScore(
+        name=name,
+        length=length,
+        frames=frames,
+        jaccard=tuple(rows[i][0] for i in frames),
+        boundary=tuple(rows[i][1] for i in frames),
+        both_empty=tuple(rows[i][2] for i in frames),
+    )
+
+
+def score(
+    predictions: Mapping[str, Sequence[np.ndarray]],
+    truth: Mapping[str, Mapping[int, np.ndarray]],
+    boundary: bool = True,
+) -> tuple[SequenceScore, ...]:
+    """Score masks that are all in memory; `score_sequence` is the streaming form.
+
+    Args:
+        predictions: Of each sequence, one bool `(h, w)` mask for every frame.
+        truth: Of each sequence, annotations by frame position.
+        boundary: False leaves F out.
+
+    Raises:
+        UserError: If the two name different sequences, or sizes differ.
+    """
+    check_sequences(predictions, truth)
+    return tuple(
+        score_sequence(
+            name,
+            len(predictions[name]),
+            (
+                FramePair(i, predictions[name][i], mask)
+                for i, mask in truth[name].items()
+            ),
+            boundary,
+        )
+        for name in truth
+    )
+
+
+def check_sequences(found: Iterable[str], expected: Iterable[str]) -> None:
+    """Refuse to compare two sets of sequences that are not the same.
+
+    Raises:
+        UserError: Naming what is on one side only.
+    """
+    problems = errors.ProblemList()
+    for name in sorted(set(expected) - set(found)):
+        problems.add(name, "annotated, but there are no masks of it")
+    for name in sorted(set(found) - set(expected)):
+        problems.add(name, "has masks, but is not among the annotated sequences")
+    problems.raise_if_any(
+        "sequences to score",
+        "masks and annotations of the same sequences",
+        "name the sequences with data.sequences or evaluate.split, or add the masks",
+    )
+
+
+def sequence_statistics(
+    score: SequenceScore, protocol: Protocol, empty: Empty = "one"
+) -> Summary:
+    """Summarise one sequence; NaN where a protocol leaves no frame of it."""
+    keep = score.kept(protocol, empty)
+    return Summary(
+        metrics.statistics(np.array(score.jaccard)[keep]),
+        metrics.statistics(np.array(score.boundary)[keep]),
+        sequences=int(keep.any()),
+        frames=int(keep.sum()),
+    )
+
+
+def summarize(
+    scores: Sequence[SequenceScore], protocol: Protocol, empty: Empty = "one"
+) -> Summary:
+    """Average over sequences, or over all frames, as the protocol says.
+
+    A sequence without a single averaged frame is left out of the means.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {protocol!r}; known: {PROTOCOLS}")
+    parts = [sequence_statistics(score, protocol, empty) for score in scores]
+    parts = [part for part in parts if part.frames]
+    weights = np.array([part.frames for part in parts], float)
+    if protocol != "frame_mean":
+        weights = np.ones_like(weights)
+    return Summary(
+        _combine([part.jaccard for part in parts], weights),
+        _combine([part.boundary for part in parts], weights),
+        sequences=len(parts),
+        frames=sum(part.frames for part in parts),
+    )
+
+
+def _combine(
+    parts: Sequence[metrics.Statistics], weights: np.ndarray
+) -> metrics.Statistics:
+    """Average sequences' statistics; decay is one a sequence, so it has no weights."""
+    if not parts:
+        return metrics.Statistics(math.nan, math.nan, math.nan)
+    return metrics.Statistics(
+        mean=float(np.average([part.mean for part in parts], weights=weights)),
+        recall=float(np.average([part.recall for part in parts], weights=weights)),
+        decay=float(np.mean([part.decay for part in parts])),
+    )
