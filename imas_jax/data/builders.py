@@ -20,6 +20,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,9 +37,17 @@ from imas_jax import errors
 from imas_jax.data import clips as clips_lib
 from imas_jax.data.training_set import TrainingSet
 
-VERSION = "1.0.0"  # raise it when the same inputs give other records
+RECORD_VERSION = "1.0.0"  # raise it when the same inputs give other records
 OPEN_SHARDS = 128  # files held open; the system's limit is often 1024
 EXIF_ORIENTATION = 0x0112
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LocalInfo(tfds.core.DatasetInfo):
+    """Facts of a dataset that exists nowhere else."""
+
+    def initialize_from_bucket(self) -> None:
+        """Do not look for it on TFDS's server, nor leave a temporary folder."""
 
 
 class FramePairs(tfds.core.GeneratorBasedBuilder):
@@ -50,10 +59,13 @@ class FramePairs(tfds.core.GeneratorBasedBuilder):
         place: Folder of the dataset, from `places`.
     """
 
-    VERSION = tfds.core.Version(VERSION)
+    VERSION = tfds.core.Version(RECORD_VERSION)
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
-        VERSION: "Frame pairs with forward and backward flow."
+        RECORD_VERSION: "Frame pairs with forward and backward flow."
     }
+
+    # Nothing is downloaded, so there are no checksums beside this file to look for.
+    code_path = None
 
     def __init__(self, training_set: TrainingSet, clip: int, place: Path):
         self._set, self._clip = training_set, training_set.clips[clip]
@@ -63,7 +75,7 @@ class FramePairs(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=(*self._clip.size, 3))
-        return tfds.core.DatasetInfo(
+        return LocalInfo(
             builder=self,
             description=f"Frame pairs of {self._clip.name} with flow; no annotations.",
             features=tfds.features.FeaturesDict(
@@ -121,7 +133,7 @@ class Shards:
 
         @functools.lru_cache(OPEN_SHARDS)
         def open_clip(clip: int) -> Any:
-            raw = tfds.core.dataset_builder.DeserializeMethod.RAW_BYTES
+            raw = tfds.core.decode.DeserializeMethod.RAW_BYTES
             builder = tfds.builder_from_directory(folders[clip])
             return builder.as_data_source("train", deserialize_method=raw)
 
@@ -172,19 +184,14 @@ def write_shards(
         shutil.rmtree(folder / training_set.clips[clip].name, ignore_errors=True)
     _check_disk(training_set, todo, folder)
     for done, clip in enumerate(todo, start=1):
-        name = training_set.clips[clip].name
         try:
-            # TFDS prints its progress; one line a clip is enough.
-            with contextlib.redirect_stdout(io.StringIO()):
-                FramePairs(training_set, clip, where[clip]).download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(
-                        num_shards=1, try_download_gcs=False
-                    )
-                )
-        except OSError as error:
+            _write_clip(training_set, clip, where[clip])
+        except (OSError, RuntimeError) as error:
             left = sum(_clip_bytes(training_set, c) for c in todo[done - 1 :])
-            raise _disk_error(error, name, folder, left) from error
-        logging.info("prepare: clip %d/%d %s", done, len(todo), name)
+            raise _disk_error(error, folder, left) from error
+        logging.info(
+            "prepare: clip %d/%d %s", done, len(todo), training_set.clips[clip].name
+        )
     return {"written": len(todo), "reused": len(mine) - len(todo)}
 
 
@@ -209,7 +216,9 @@ def open_shards(training_set: TrainingSet, folder: Path) -> Shards:
         "shards of every clip, made from these frames and this flow",
         "run --config.stage=prepare",
     )
-    return Shards(training_set, [place / "frame_pairs" / VERSION for place in where])
+    return Shards(
+        training_set, [place / "frame_pairs" / RECORD_VERSION for place in where]
+    )
 
 
 def places(training_set: TrainingSet, clips: Sequence[int], folder: Path) -> list[Path]:
@@ -224,7 +233,7 @@ def places(training_set: TrainingSet, clips: Sequence[int], folder: Path) -> lis
 
 def is_written(training_set: TrainingSet, clip: int, place: Path) -> bool:
     """Tell whether a clip's shards are there and whole."""
-    dataset = place / "frame_pairs" / VERSION
+    dataset = place / "frame_pairs" / RECORD_VERSION
     try:
         info = json.loads((dataset / "dataset_info.json").read_text())
         lengths = [int(n) for split in info["splits"] for n in split["shardLengths"]]
@@ -239,7 +248,7 @@ def clip_digest(training_set: TrainingSet, clip: int) -> str:
     """Return 12 hex digits of all that a clip's records depend on."""
     record = training_set.clips[clip]
     told = {
-        "version": VERSION,
+        "version": RECORD_VERSION,
         "size": record.size,
         "frames": [record.fingerprint(t) for t in range(len(record.frames))],
         "flow": training_set.flow.digest,
@@ -263,6 +272,15 @@ def encode_frame(clip: clips_lib.Clip, index: int) -> bytes:
     good, png = cv2.imencode(".png", clip.read(index)[..., ::-1])
     assert good
     return png.tobytes()
+
+
+def _write_clip(training_set: TrainingSet, clip: int, place: Path) -> None:
+    config = tfds.download.DownloadConfig(num_shards=1, try_download_gcs=False)
+    # TFDS prints its progress; one line a clip is enough.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder = FramePairs(training_set, clip, place)
+        builder.download_and_prepare(download_config=config)
+    shutil.rmtree(place / "downloads", ignore_errors=True)  # empty
 
 
 def _clip_bytes(training_set: TrainingSet, clip: int) -> int:
@@ -296,11 +314,14 @@ def _check_disk(training_set: TrainingSet, todo: list[int], folder: Path) -> Non
         )
 
 
-def _disk_error(error: OSError, name: str, folder: Path, left: int) -> errors.UserError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def _disk_error(error: Exception, folder: Path, left: int) -> errors.UserError:
+    """Turn a failed write into what to do; other errors come back out as they are."""
+    # ArrayRecord's writer raises RuntimeError with the system's words.
+    full = any(os.strerror(number) in str(error) for number in DISK_FULL)
+    if not full and not isinstance(error, OSError):
+        raise error
     return errors.UserError(
-        f"writing the shards of {name} to {folder} failed: "
-        f"{'the disk is full' if full else error}",
+        f"writing shards to {folder} failed: {error}",
         f"a writable disk with {left / 1e6:.0f} MB free for the clips still to do",
         "make room or set --config.workdir to another disk, then run the same "
         "command: finished clips are kept",

@@ -202,6 +202,7 @@ def make_source(
         flows = training_set_lib.read_flows(training_set)
         return MemorySource(frames, flows, pairs, order, targets)
     if config.data.source == "tfrecord":
+        tensorflow()  # before tensorflow_datasets finds it, to keep it quiet
         # Here and not above: memory sources do without tensorflow_datasets.
         from imas_jax.data import builders
 
@@ -266,6 +267,7 @@ def tensorflow() -> Any:
         UserError: If it is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no maths here, less noise
     try:
         import tensorflow as tf
     except ImportError as error:

@@ -1,0 +1,92 @@
+"""The prepare stage: everything training reads is checked, and sharded if asked to.
+
+Clips were checked when they were found; here their pixels are decoded and every flow
+file is read, so that nothing is discovered missing in the middle of training. With
+`data.source = "tfrecord"` the pairs are then written to shards, clip by clip; a killed
+run goes on with the clip it was at. No annotation is read or written.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imas_jax import errors
+from imas_jax.data import clips as clips_lib
+from imas_jax.data import training_set as training_set_lib
+from imas_jax.flow import files
+
+SHARDS = "shards"  # subfolder of the stage's folder
+
+
+def run(
+    config: ConfigDict,
+    flow: files.FlowFolder,
+    folder: Path,
+    process: tuple[int, int] = (0, 1),
+    wait: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Check the training set and write its shards if `data.source` wants them.
+
+    Args:
+        config: The whole config; `data` and `flow` matter.
+        flow: Where the flow stage wrote.
+        folder: Of this stage; shards go to a subfolder.
+        process: (index, count) of this process.
+        wait: Returns when all processes arrived.
+
+    Returns:
+        Plain values for `result.json`: counts, size, source, and the shards' folder.
+
+    Raises:
+        UserError: One report of everything wrong with frames or flow; or a full disk.
+    """
+    if config.data.source not in ("memory", "tfrecord"):
+        raise errors.UserError(
+            f"data.source={config.data.source!r}",
+            "memory or tfrecord",
+            "set one, e.g. --config.data.source=memory",
+        )
+    clips = clips_lib.find_clips(config.data, decode=True)
+    training_set = training_set_lib.find(config, clips, flow)
+    training_set_lib.check_flows(training_set)
+    summary = summarise(training_set, config.data.source)
+    logging.info(
+        "prepare: %d clips, %d frames of %dx%d, %d pairs are sound",
+        summary["clips"],
+        summary["frames"],
+        *training_set.size,
+        summary["pairs"],
+    )
+    if config.data.source == "tfrecord":
+        # Here and not above: without shards tensorflow_datasets is not needed.
+        from imas_jax.data import builders
+
+        shards = folder / SHARDS
+        counts = builders.write_shards(training_set, shards, process)
+        wait()
+        builders.open_shards(training_set, shards)  # says so if any is missing
+        size = sum(path.stat().st_size for path in shards.rglob("*.array_record-*"))
+        summary |= counts | {"shards": str(shards), "bytes": size}
+    return summary
+
+
+def summarise(
+    training_set: training_set_lib.TrainingSet, source: str
+) -> dict[str, Any]:
+    """Count what there is to train on, clip by clip."""
+    frames: Sequence[int] = [len(clip.frames) for clip in training_set.clips]
+    return {
+        "source": source,
+        "clips": len(training_set.clips),
+        "frames": sum(frames),
+        "pairs": len(training_set.pairs),
+        "size": list(training_set.size),
+        "frames_of_clip": {
+            clip.name: count
+            for clip, count in zip(training_set.clips, frames, strict=True)
+        },
+        "memory_bytes": training_set_lib.memory_needed(training_set),
+    }
