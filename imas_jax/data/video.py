@@ -52,9 +52,9 @@ def probe(path: Path) -> VideoInfo:
 class VideoReader:
     """Reads frames by index; reading them in order costs one decode each.
 
-    A GIF goes to Pillow, anything else to OpenCV's FFmpeg. Seeking by number is not exact in every container, so a step back reopens the file
-    and a step forward decodes what lies between. One frame is held in memory. Threads
-    may share a reader.
+    A GIF goes to Pillow, anything else to OpenCV's FFmpeg. Seeking by number is not
+    exact in every container, so a step back reopens the file and a step forward decodes
+    what lies between. One frame is held in memory. Threads may share a reader.
     """
 
     def __init__(self, path: Path):

@@ -169,7 +169,7 @@ def read_flow(path: Path) -> FlowField:
         UserError: If the file is missing, truncated, damaged or of another format.
     """
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             said = json.loads(arrays["meta"].tobytes())
             meta = said["meta"] | {"frame_size": tuple(said["meta"]["frame_size"])}
             if meta["version"] != VERSION:

@@ -154,12 +154,12 @@ def consistency(
     frame_h, frame_w = frame_size or (h, w)
     step = np.array([w / frame_w, h / frame_h], np.float32)  # grid points a pixel
     target = pixel_positions((h, w)).astype(np.float32) + flow * step
-    there = cv2.remap(
-        opposite, target[..., 0], target[..., 1], cv2.INTER_LINEAR, borderValue=np.nan
-    )
+    x, y = target[..., 0], target[..., 1]
+    inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
+    there = cv2.remap(opposite, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     gap = np.square(flow + there).sum(-1)
     bound = 0.01 * (np.square(flow).sum(-1) + np.square(there).sum(-1)) + 0.5
-    return gap < bound  # NaN, outside, compares False
+    return inside & (gap < bound)
 
 
 def affine_share(flow: Float[np.ndarray, "h w 2"]) -> float:

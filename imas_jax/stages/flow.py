@@ -185,8 +185,8 @@ def _is_done(target: files.FlowFolder, job: Job) -> bool:
 
 def _compute(config: ConfigDict, target: files.FlowFolder, jobs: list[Job]) -> None:
     estimator = estimators.make_estimator(config.flow)
-    _check_disk(target, jobs)
     try:
+        _check_disk(target, jobs)
         done = _map_bounded(
             lambda task: _one_pair(config, estimator, target, *task), _with_frames(jobs)
         )

@@ -1,0 +1,78 @@
+import clip_writer
+import cv2
+import numpy as np
+import pytest
+
+from imas_jax import errors
+from imas_jax.flow import estimators
+
+BEFORE, AFTER = clip_writer.moving_frames(2, size=(96, 160), step=4, side=40)
+SQUARE = (slice(28, 52), slice(18, 42))  # inside the moving square, off its border
+BACKGROUND = (slice(70, 96), slice(80, 160))
+
+
+def flow_of(**settings) -> estimators.FlowPair:
+    config = clip_writer.config("unused").flow
+    config.update(settings)
+    return estimators.make_estimator(config)(BEFORE, AFTER)
+
+
+def test_dis_measures_pixels_in_both_directions():
+    forward, backward = flow_of()
+    assert forward.shape == backward.shape == (96, 160, 2)
+    assert forward.dtype == np.float32
+    np.testing.assert_allclose(np.median(forward[SQUARE], (0, 1)), [4, 0], atol=0.3)
+    np.testing.assert_allclose(np.median(backward[SQUARE], (0, 1)), [-4, 0], atol=0.3)
+    assert np.abs(np.median(forward[BACKGROUND], (0, 1))).max() < 0.1
+
+
+@pytest.mark.parametrize(("short_side", "scale"), [(48, 0.5), (96, 1), (192, 2)])
+def test_another_working_size_keeps_pixels_of_the_frame(short_side, scale):
+    seen = []
+
+    def stand_in(frame0, frame1):
+        seen.append(frame0.shape)
+        flow = np.broadcast_to(np.float32([4, -2]) * scale, (*frame0.shape[:2], 2))
+        return flow.copy(), -flow
+
+    forward, backward = estimators.Scaled(stand_in, short_side)(BEFORE, AFTER)
+    assert seen == [(96 * scale, 160 * scale, 3)]
+    np.testing.assert_allclose(forward, np.broadcast_to([4.0, -2.0], (96, 160, 2)))
+    np.testing.assert_allclose(backward, np.broadcast_to([-4.0, 2.0], (96, 160, 2)))
+
+
+def test_a_larger_working_size_still_measures_the_frame_s_pixels():
+    forward, _ = flow_of(size=192)
+    np.testing.assert_allclose(np.median(forward[SQUARE], (0, 1)), [4, 0], atol=0.3)
+
+
+def test_resizing_a_flow_scales_each_component_by_its_axis():
+    flow = np.broadcast_to(np.float32([3.0, 5.0]), (20, 30, 2)).copy()
+    bigger = estimators.resize_flow(flow, (40, 90))
+    np.testing.assert_allclose(bigger, np.broadcast_to([9.0, 10.0], (40, 90, 2)))
+
+
+def test_the_number_of_opencv_threads_does_not_change_the_flow():
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        single = flow_of()
+        cv2.setNumThreads(4)
+        several = flow_of()
+    finally:
+        cv2.setNumThreads(before)
+    assert all((a == b).all() for a, b in zip(single, several, strict=True))
+
+
+def test_the_digest_changes_with_what_the_flow_depends_on_only():
+    config = clip_writer.config("unused").flow
+    plain = estimators.digest(config)
+    config.iterations = 3  # RAFT's
+    assert estimators.digest(config) == plain
+    config.size = 480
+    assert estimators.digest(config) != plain
+
+
+def test_an_unknown_estimator_is_told_by_name():
+    with pytest.raises(errors.UserError, match=r"flow\.estimator = 'farneback'"):
+        flow_of(estimator="farneback")
