@@ -10,7 +10,7 @@ import functools
 import threading
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -104,6 +104,7 @@ class VideoReader:
         return _ends_digest(self.path, status.st_size, status.st_mtime_ns)
 
 
+@runtime_checkable
 class _Decoder(Protocol):
     """Yields frames in order."""
 

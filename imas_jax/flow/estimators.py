@@ -6,7 +6,7 @@ direction at 428x240 on one core. `raft` is the paper's network (`raft.py`).
 
 import hashlib
 import threading
-from typing import Protocol
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -18,13 +18,8 @@ from imas_jax import errors
 FlowPair = tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]
 
 
-class Estimator(Protocol):
-    """Computes flow."""
-
-    def __call__(
-        self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
-    ) -> FlowPair:
-        """Return flow 0 -> 1 and 1 -> 0 in pixels of these frames, float32."""
+# Frames 0 and 1 (uint8 RGB) -> flow 0 -> 1 and 1 -> 0 in pixels of these frames.
+Estimator = Callable[[np.ndarray, np.ndarray], FlowPair]
 
 
 def make_estimator(flow: ConfigDict) -> Estimator:
