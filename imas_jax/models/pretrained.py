@@ -1,0 +1,301 @@
+"""Foreign checkpoints -> our variables, by an explicit name table.
+
+Two kinds of file are understood: a ResNet alone, in the layouts users have (DenseCL,
+the paper's; MoCo v2; torchvision; timm; data-parallel), and the authors' own stage-1
+and stage-2 checkpoints, which fill the whole network. Every missing, unexpected or
+misshapen tensor is listed in one error; nothing is loaded halfway.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import traverse_util
+
+from imas_jax import errors
+from imas_jax.conventions import Tree
+from imas_jax.models import resnet, torch_files
+
+Name = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How one family of files names a ResNet's tensors.
+
+    Attributes:
+        family: Who writes it.
+        prefix: What stands before `conv1.weight` and all other names.
+        ignored: How names begin that such files hold beside the ResNet's.
+        whole: Whether the file holds our whole network.
+    """
+
+    family: str
+    prefix: str
+    ignored: tuple[str, ...] = ()
+    whole: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read, and the layout its names have."""
+
+    path: Path
+    tensors: Mapping[str, np.ndarray]
+    layout: Layout
+
+
+# Modules of the authors' later method that IMAS does not have.
+FOREIGN_HEADS = ("crf_head.", "compactness_head.")
+# All but the backbone in the authors' files.
+NOT_BACKBONE = ("decode_head", "backbone2_ema.", *FOREIGN_HEADS)
+
+# The first layout with `prefix + "conv1.weight"` in the file is the file's.
+LAYOUTS = (
+    Layout(
+        "authors' checkpoint",
+        "model.backbone2.",
+        tuple(f"model.{module}" for module in NOT_BACKBONE),
+        whole=True,
+    ),
+    Layout("authors' network", "backbone2.", NOT_BACKBONE, whole=True),
+    Layout(
+        "MoCo v2",
+        "module.encoder_q.",
+        ("module.encoder_q.fc.", "module.encoder_k.", "module.queue"),
+    ),
+    Layout(
+        "DenseCL in training",
+        "encoder_q.0.",
+        ("encoder_q.1.", "encoder_k.", "backbone.", "queue"),
+    ),
+    Layout("mmcv detector or segmentor", "backbone.", ("neck.", "head.")),
+    Layout("data-parallel", "module.", ("module.fc.",)),
+    Layout("DenseCL, torchvision or timm", "", ("fc.",)),
+)
+
+# Our part -> the authors' module.
+PARTS = {
+    "backbone": "backbone2",
+    "segmentation_head": "decode_head2",
+    "residual_head": "decode_head3",
+    "motion_pooling": "decode_head",
+}
+# Parts of which the authors also keep an exponential moving average.
+AVERAGED = ("backbone", "segmentation_head")
+HEAD_LAYERS = {
+    "conv1": "convs.0.conv",
+    "bn1": "convs.0.bn",
+    "conv2": "convs.1.conv",
+    "bn2": "convs.1.bn",
+    "classifier": "conv_seg",
+}
+LAYERS = {
+    "downsample_conv": "downsample.0",
+    "downsample_bn": "downsample.1",
+    "phi_1_0": "flow_feat_before_agg.0",
+    "phi_1_1": "flow_feat_before_agg.2",
+    "phi_2_0": "flow_feat_after_agg.0",
+    "phi_2_1": "flow_feat_after_agg.2",
+}
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def load_backbone(path: Path, depth: resnet.Depth = 50) -> Tree:
+    """Read a ResNet from any file of a known layout, the authors' included.
+
+    Args:
+        path: Checkpoint file.
+        depth: Of the network wanted: 18 or 50.
+
+    Returns:
+        Variables (`params`, `batch_stats`) of `resnet.ResNet(depth)`.
+
+    Raises:
+        UserError: If the file does not hold this network exactly.
+    """
+    model = resnet.ResNet(depth=depth)
+    frames = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, frames, train=False), jax.random.key(0)
+    )
+    return _fill_resnet(shapes, read(path))
+
+
+def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
+    """Replace what a file holds of a network: its backbone, or all of it.
+
+    Args:
+        variables: Of `imas.IMAS`; shapes decide what the file must hold.
+        path: Checkpoint file of a known layout.
+        averaged: Take the authors' moving averages (`_ema`) where the file has them.
+
+    Returns:
+        New variables; parts that the file's layout does not have are kept.
+
+    Raises:
+        UserError: If the file does not hold exactly what the network needs.
+    """
+    if "conv1" not in variables["params"]["backbone"]:
+        raise errors.UserError(
+            f"weights {path} for a backbone that is not a ResNet",
+            "model.backbone resnet50 or resnet18 with model.weights",
+            "change model.backbone, or set --config.model.weights=",
+        )
+    file = read(path)
+    if file.layout.whole:
+        root = file.layout.prefix.removesuffix("backbone2.")
+        wanted = _authors_names(variables, root, averaged)
+        twins = _authors_names(variables, root, not averaged)
+        foreign = (root + head for head in FOREIGN_HEADS)
+        return _fill(variables, wanted, file, (*twins.values(), *foreign))
+    part = {kind: tree["backbone"] for kind, tree in variables.items()}
+    filled = _fill_resnet(part, file)
+    return {
+        kind: {**tree, "backbone": filled[kind]} for kind, tree in variables.items()
+    }
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a file and recognise its family by its names.
+
+    Raises:
+        UserError: If the file cannot be read or no known layout fits.
+    """
+    tensors = torch_files.read_checkpoint(path)
+    for layout in LAYOUTS:
+        if layout.prefix + "conv1.weight" in tensors:
+            file = Checkpoint(path, tensors, layout)
+            _warn_of_supervision(file)
+            return file
+    known = ", ".join(f"{layout.prefix}conv1.weight" for layout in LAYOUTS)
+    raise errors.UserError(
+        f"{path} holds no ResNet of a known layout; its {len(tensors)} names begin "
+        f"with {', '.join(list(tensors)[:3])}",
+        f"one of {known}",
+        "rename the tensors to torchvision's names, e.g. with safetensors",
+    )
+
+
+def torch_name(path: Name, layers: Mapping[str, str] = LAYERS) -> str:
+    """Translate a leaf's path in our tree, e.g. ("layer1_0", "bn1", "mean")."""
+    *modules, leaf = path
+    translated = [
+        layers.get(
+            module, module.replace("_", ".") if module.startswith("layer") else module
+        )
+        for module in modules
+    ]
+    return ".".join([*translated, LEAVES[leaf]])
+
+
+def _resnet_names(variables: Tree) -> dict[Name, str]:
+    """Return our leaf -> torchvision's name, for a ResNet's variables."""
+    leaves = traverse_util.flatten_dict(variables)
+    return {name: torch_name(name[1:]) for name in leaves}
+
+
+def _authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str]:
+    """Return our leaf -> the authors' name, for the whole network's variables."""
+    names = {}
+    for name in traverse_util.flatten_dict(variables):
+        _, part, *rest = name
+        module = PARTS[part]
+        if averaged and part in AVERAGED:
+            module += "_ema"
+        layers = HEAD_LAYERS if part.endswith("_head") else LAYERS
+        names[name] = f"{root}{module}.{torch_name(tuple(rest), layers)}"
+    return names
+
+
+def _fill_resnet(template: Tree, file: Checkpoint) -> Tree:
+    names = _resnet_names(template)
+    wanted = {name: file.layout.prefix + own for name, own in names.items()}
+    return _fill(template, wanted, file, file.layout.ignored)
+
+
+def _fill(
+    template: Tree, wanted: Mapping[Name, str], file: Checkpoint, ignored: tuple
+) -> Tree:
+    """Return the template's tree with the file's values, or list all mismatches."""
+    problems = errors.ProblemList()
+    values = {}
+    for name, leaf in traverse_util.flatten_dict(template).items():
+        key, ours = wanted[name], "/".join(name)
+        if key not in file.tensors:
+            problems.add(key, f"missing, for {ours} of shape {to_torch(leaf.shape)}")
+            continue
+        tensor = file.tensors[key]
+        value = to_ours(tensor)
+        if value.shape != leaf.shape:
+            needed = to_torch(leaf.shape)
+            problems.add(key, f"has shape {tensor.shape}, {ours} needs {needed}")
+        elif not np.isfinite(value).all():
+            problems.add(key, "holds values that are not finite")
+        else:
+            values[name] = value.astype(leaf.dtype)
+    known = set(wanted.values())
+    for key, tensor in file.tensors.items():
+        counter = key.endswith("num_batches_tracked")
+        if not (key in known or counter or key.startswith(ignored)):
+            problems.add(key, f"unexpected, of shape {tensor.shape}")
+    problems.raise_if_any(
+        f"checkpoint {file.path} ({file.layout.family}, {_size(file)}) does not fit",
+        "every tensor of the config's network and no other",
+        "set model.backbone, model.width, model.channels, model.feature_merging, "
+        "model.pathway and model.motion_width to those of the file",
+    )
+    return traverse_util.unflatten_dict(values)
+
+
+def to_ours(tensor: np.ndarray) -> np.ndarray:
+    """Turn torch's (out, in, *taps) into (h, w, in, out); vectors stay."""
+    if tensor.ndim < 2:
+        return tensor
+    if tensor.ndim == 3:  # A pointwise Conv1d of the authors' phi_2.
+        tensor = tensor[..., None]
+    if tensor.ndim != 4:
+        return tensor
+    return np.ascontiguousarray(tensor.transpose(2, 3, 1, 0))
+
+
+def to_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Turn the shape of one of our leaves into torch's, for messages."""
+    if len(shape) < 4:
+        return shape
+    h, w, k, d = shape
+    return (d, k, h, w)
+
+
+def _size(file: Checkpoint) -> str:
+    """Describe the ResNet a file seems to hold."""
+    prefix, names = file.layout.prefix, file.tensors
+    blocks = sum(
+        f"{prefix}layer{stage}.{i}.conv1.weight" in names
+        for stage in (1, 2, 3, 4)
+        for i in range(64)
+    )
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in names
+    depth = 2 + blocks * (3 if bottleneck else 2)
+    return f"a ResNet-{depth} of width {len(names[f'{prefix}conv1.weight'])}"
+
+
+def _warn_of_supervision(file: Checkpoint) -> None:
+    if file.layout.prefix in ("", "module.") and any(
+        key.endswith("fc.weight") for key in file.tensors
+    ):
+        logging.warning(
+            "%s has a classifier: a network trained with ImageNet's labels makes the "
+            "result no longer one without annotation",
+            file.path,
+        )
