@@ -1,0 +1,126 @@
+"""The parity table: every comparison with the authors' numbers is one row of it.
+
+A test calls `record(item, quantity, error, floor, limit)`; it fails at its end when an
+error is above its limit, after all its rows are in the table.
+"""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
+import pytest
+
+ROWS = pytest.StashKey[list["Row"]]()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    item: str
+    quantity: str
+    error: float
+    floor: float | None
+    limit: float
+    test: str
+
+    @property
+    def passed(self) -> bool:
+        # Written so that an error that is not a number fails.
+        return self.error <= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Authors:
+    """The folder with the authors' numbers.
+
+    Attributes:
+        folder: `IMAS_PARITY_DIR`.
+        recipe: The folder's own generator of weights and inputs.
+        seed: Of that generator.
+    """
+
+    folder: Path
+    recipe: ModuleType
+    seed: int
+
+    def load(self, item: str) -> dict[str, np.ndarray]:
+        """Read one file of numbers, e.g. "stage1_step"."""
+        path = self.folder / f"{item}.npz"
+        if not path.is_file():
+            pytest.skip(f"no {path}")
+        return self.recipe.load(path)
+
+    def draw(self, kind: str, name: str, shape: tuple, **options) -> np.ndarray:
+        """Rebuild an input by its name: kind is smooth, normal, flow_field, ..."""
+        return getattr(self.recipe, kind)(name, shape, self.seed, **options)
+
+
+def open_folder(folder: Path) -> Authors:
+    spec = importlib.util.spec_from_file_location("recipe", folder / "recipe.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    meta = json.loads((folder / "meta.json").read_text())
+    return Authors(folder, recipe, meta["seed"])
+
+
+@pytest.fixture(scope="session")
+def authors(parity_dir):
+    return open_folder(parity_dir)
+
+
+@pytest.fixture
+def record(request):
+    """Return `record(item, quantity, error, floor, limit)`, one row of the table.
+
+    `floor` is the float32 rounding error stored in the file, or None; for exact
+    quantities pass limit 0.
+    """
+    rows = request.config.stash.setdefault(ROWS, [])
+
+    def add(item, quantity, error, floor, limit):
+        rows.append(
+            Row(item, quantity, float(error), floor, float(limit), request.node.nodeid)
+        )
+
+    return add
+
+
+@pytest.fixture
+def float64():
+    """Compute in float64 for the length of one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    result = yield
+    failed = [
+        f"{row.item} {row.quantity}: error {row.error:.3g} above {row.limit:.3g}"
+        for row in item.config.stash.get(ROWS, [])
+        if row.test == item.nodeid and not row.passed
+    ]
+    if failed:
+        pytest.fail("\n".join(failed), pytrace=False)
+    return result
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash.get(ROWS, [])
+    if not rows:
+        return
+    terminalreporter.section("parity with the authors' code")
+    width = max(len(row.quantity) for row in rows)
+    head = f"{'item':<21} {'quantity':<{width}} {'error':>9} {'floor':>9} {'limit':>9}"
+    terminalreporter.write_line(f"{head}  pass")
+    for row in rows:
+        floor = "-" if row.floor is None else f"{row.floor:.2e}"
+        terminalreporter.write_line(
+            f"{row.item:<21} {row.quantity:<{width}} {row.error:9.2e} {floor:>9} "
+            f"{row.limit:9.2e}  {'yes' if row.passed else 'NO'}"
+        )
+    passed = sum(row.passed for row in rows)
+    terminalreporter.write_line(f"{passed} of {len(rows)} quantities within limits")
