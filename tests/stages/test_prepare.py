@@ -1,0 +1,77 @@
+import clip_writer
+import pair_writer
+import pytest
+
+from imas_jax import errors
+from imas_jax.data import pipeline, training_set
+from imas_jax.stages import prepare
+
+
+def test_a_memory_set_is_checked_and_counted_and_nothing_is_written(tmp_path):
+    config, found = pair_writer.write_training_set(tmp_path)
+    result = prepare.run(config, found.flow, tmp_path / "prepare")
+    assert (result["clips"], result["frames"], result["pairs"]) == (2, 9, 7)
+    assert result["frames_of_clip"] == {"cat": 4, "dog": 5}
+    assert result["size"] == [48, 64]
+    pixels = 9 * 48 * 64 * 3 + 7 * 2 * 24 * 32 * 2 * 2
+    assert pixels <= result["memory_bytes"] < pixels + 7 * 2 * 2000
+    assert not (tmp_path / "prepare").exists()
+
+
+def test_shards_are_written_once_and_training_finds_them(tmp_path):
+    config, found = pair_writer.write_training_set(tmp_path, source="tfrecord")
+    arrived = []
+    folder = tmp_path / "prepare"
+    first = prepare.run(config, found.flow, folder, wait=lambda: arrived.append(1))
+    again = prepare.run(config, found.flow, folder)
+    assert (first["written"], again["written"], again["reused"]) == (2, 0, 2)
+    assert first["bytes"] == again["bytes"] > 0
+    assert arrived == [1]
+    source = pipeline.make_source(config, found, "discover", folder / prepare.SHARDS)
+    assert source.batch(0).frames.shape == (4, 2, 48, 64, 3)
+
+
+def test_damage_inside_a_frame_is_found_before_training(tmp_path):
+    config, found = pair_writer.write_training_set(tmp_path)
+    path = found.clips[0].frames[2].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+    path.write_bytes(bytes(data))
+    with pytest.raises(errors.UserError, match=r"00002\.png"):
+        prepare.run(config, found.flow, tmp_path / "prepare")
+
+
+def test_missing_flow_is_told_with_the_stage_to_run(tmp_path):
+    config, found = pair_writer.write_training_set(tmp_path)
+    for t in (0, 1):
+        found.flow.path("cat", t, "forward").unlink()
+    with pytest.raises(errors.UserError, match=r"(?s)2 problem.*00000_.*00001_") as e:
+        prepare.run(config, found.flow, tmp_path / "prepare")
+    assert "--config.stage=flow" in e.value.fix
+
+
+def test_one_report_names_every_defect_of_a_bad_dataset(tmp_path):
+    config, found = pair_writer.write_training_set(
+        tmp_path, {f"clip{n}": 4 for n in range(8)}
+    )
+    frames = tmp_path / "frames"
+    (frames / "clip0" / "00001.png").write_bytes(b"")
+    data = (frames / "clip1" / "00002.png").read_bytes()
+    (frames / "clip1" / "00002.png").write_bytes(data[: len(data) // 2])
+    clip_writer.save(frames / "clip2" / "00003.png", clip_writer.texture((32, 32)))
+    (frames / "clip3" / "00001.png").unlink()
+    (frames / "clip4" / "1.png").write_bytes(data)
+    (frames / "clip5" / "00002.png").write_text("not an image")
+    for path in (frames / "clip6").glob("0000[123].png"):
+        path.unlink()
+    with pytest.raises(errors.UserError) as caught:
+        prepare.run(config, found.flow, tmp_path / "prepare")
+    told = [x for x in caught.value.found.splitlines() if x.startswith("    - ")]
+    assert [n for n in range(8) if any(f"clip{n}" in x for x in told)] == list(range(7))
+    assert len(told) == 7
+
+
+def test_an_unknown_source_is_refused_before_any_work(tmp_path):
+    config = clip_writer.config(tmp_path / "nothing", source="disk")
+    with pytest.raises(errors.UserError, match=r"data\.source='disk'"):
+        prepare.run(config, training_set.files.FlowFolder(tmp_path, "x"), tmp_path)
