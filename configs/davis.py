@@ -107,7 +107,8 @@ def model() -> ConfigDict:
             "head_width": 256,  # RCF
             "head_dilation": 6,  # RCF
             "dropout": 0.1,  # whole channels before each head's last layer (RCF)
-            "pathway": "residual",  # residual | none | scaling | affine
+            # residual (paper) | none | scaling | affine | residual_affine (RCF on STv2)
+            "pathway": "residual",
             "motion_width": 64,  # hidden units of phi_1, phi_2; 0 makes both identity
             "residual_bound": 10.0,  # lambda, pixels (paper)
             "residual_divisor": 10.0,  # d (RCF)
@@ -153,6 +154,7 @@ def align() -> ConfigDict:
             "score": "motion",  # semantic (equation 13, wants weights) | motion
             "weights": "",  # frozen features' checkpoint; "" takes model.weights
             "frames": "first",  # first (paper) | all
+            "largest": 1,  # channels that together may be the object (paper: 1)
             "threshold": 0.5,  # theta of equation 11
         }
     )
@@ -163,6 +165,7 @@ def target() -> ConfigDict:
     return ConfigDict(
         {
             "crf": "authors_target",  # a preset of imas_jax/crf.py
+            "resolution": "mask",  # mask (paper): where the CRF runs | frame
             "semantic_constraint": False,  # equation 12, wants align.weights
             "dilation": 3,  # 3 on DAVIS16, 7 on STv2 and FBMS59 (paper)
             "workers": 0,  # CRF processes; 0 is one a core

@@ -251,7 +251,7 @@ def mean_field(
         crf.addPairwiseBilateral(
             sxy=preset.bilateral_sxy,
             srgb=preset.bilateral_srgb,
-            rgbim=np.ascontiguousarray(image),
+            rgbim=np.array(image, order="C"),  # it refuses read-only buffers
             compat=preset.bilateral_weight,
         )
     return np.array(crf.inference(preset.iterations)).reshape(2, h, w)

@@ -7,7 +7,6 @@ heads, losses and stages are the same. Its default place is `configs/video.py`.
 
 from typing import Any
 
-import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -39,15 +38,18 @@ class UNet(nn.Module):
             x = BatchNorm(self.axis_name, name=f"{name}_bn")(x, train)
             return nn.relu(x)
 
-        def join(coarse: Array, fine: Array) -> Array:
-            up = resize(coarse, (fine.shape[1], fine.shape[2]))
-            return jax.numpy.concatenate([up, fine], axis=-1)
+        def add(coarse: Array, fine: Array, name: str) -> Array:
+            # A 1x1 convolution before an added skip: half the arithmetic of a 3x3 one
+            # over concatenated maps, where a CPU spends most of its time.
+            k = fine.shape[-1]
+            x = Conv(k, kernel=1, dtype=self.dtype, name=f"{name}_project")(coarse)
+            return fine + resize(x, (fine.shape[1], fine.shape[2]))
 
         w = self.width
         half = block(x, w, 2, "down2")
         quarter = block(block(half, 2 * w, 2, "down4"), 2 * w, 1, "same4")
         eighth = block(block(quarter, 4 * w, 2, "down8"), 4 * w, 1, "same8")
         coarse = block(block(eighth, 6 * w, 2, "down16"), 6 * w, 1, "same16")
-        deep = block(join(coarse, eighth), 4 * w, 1, "up8")
-        merge = block(join(deep, quarter), 2 * w, 1, "up4")
+        deep = block(add(coarse, eighth, "up8"), 2 * w, 1, "up8")
+        merge = block(add(deep, quarter, "up4"), 2 * w, 1, "up4")
         return merge, deep

@@ -38,7 +38,8 @@ def run(
         wait: Returns when all processes arrived.
 
     Returns:
-        Plain values for `result.json`: counts, size, source, and the shards' folder.
+        Plain values for `result.json`: counts, size, source, and the shards' folder;
+        the same whether the stage was interrupted or not.
 
     Raises:
         UserError: One report of everything wrong with frames or flow; or a full disk.
@@ -69,7 +70,14 @@ def run(
         wait()
         builders.open_shards(training_set, shards)  # says so if any is missing
         size = sum(path.stat().st_size for path in shards.rglob("*.array_record-*"))
-        summary |= counts | {"shards": str(shards), "bytes": size}
+        logging.info(
+            "prepare: %.1f MB of shards in %s, %d clips written, %d kept",
+            size / 1e6,
+            shards,
+            counts["written"],
+            counts["reused"],
+        )
+        summary["shards"] = str(shards)
     return summary
 
 

@@ -6,6 +6,7 @@ digest, is reported loudly and the one before is taken.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class Checkpoints:
         """Return the newest sound checkpoint, or None if there is none at all.
 
         Args:
-            template: A state of the same structure and shapes.
+            template: A state of the same structure; its leaves need only a shape and a
+                type (`jax.eval_shape`).
 
         Raises:
             UserError: If checkpoints exist but none is sound or none fits the config.
@@ -82,10 +84,7 @@ class Checkpoints:
         return None
 
     def _restore_step(self, step: int, template: TrainState) -> TrainState:
-        tree = as_tree(template)
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), tree
-        )
+        shapes = named(template, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
         saved = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -93,11 +92,11 @@ class Checkpoints:
             ),
         )
         found = jax.tree.map(np.asarray, saved["state"])
-        check_shapes(tree, found)
+        check_shapes(shapes, found)
         if digest(found) != saved["digest"]["sha256"]:
             raise ValueError("its bytes do not match its digest")
         structure = jax.tree.structure(template)
-        return jax.tree.unflatten(structure, [found[name] for name in tree])
+        return jax.tree.unflatten(structure, [found[name] for name in shapes])
 
     def close(self) -> None:
         """Release orbax's threads."""
@@ -105,9 +104,17 @@ class Checkpoints:
 
 
 def as_tree(state: TrainState) -> Tree:
-    """Turn a state into the nested dict that is stored: names are the contract."""
+    """Turn a state into the flat dict that is stored: names are the contract."""
+    return named(state, np.asarray)
+
+
+def named(state: TrainState, read: Callable[[Any], Any]) -> Tree:
+    """Return `{name: read(leaf)}` in the order of the state's leaves."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): read(leaf)
+        for path, leaf in leaves
+    }
 
 
 def check_shapes(expected: Tree, found: Tree) -> None:

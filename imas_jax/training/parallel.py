@@ -5,12 +5,13 @@ gradients, metrics and batch statistics averaged over the axis `AXIS`. The globa
 is split evenly, so any number of devices and processes gives the same step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from imas_jax.errors import UserError
 
@@ -34,9 +35,16 @@ def check_batch(batch_size: int) -> None:
         )
 
 
-def run_on_devices(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a per-device `step(state, batch)` for all devices; state is donated."""
-    return jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
+def run_on_devices(
+    step: Callable[..., Any], devices: Sequence[jax.Device] | None = None
+) -> Callable[..., Any]:
+    """Compile a per-device `step(state, batch)` for the devices; state is donated.
+
+    Args:
+        step: State and batch of one device -> new state and metrics.
+        devices: Which; None takes all there are.
+    """
+    return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=(0,))
 
 
 def average(tree: Any) -> Any:
@@ -59,9 +67,9 @@ def device_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
-def replicate(tree: Any) -> Any:
-    """Make one copy of a host tree for every local device, along a new first axis."""
-    count = jax.local_device_count()
+def replicate(tree: Any, count: int = 0) -> Any:
+    """Make one copy of a host tree a device (0: every local one), on a new first axis."""
+    count = count or jax.local_device_count()
     return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
 
 
@@ -70,9 +78,9 @@ def unreplicate(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x[0]), tree)
 
 
-def split(batch: Any) -> Any:
-    """Split this process's batch over its devices."""
-    devices = jax.local_device_count()
+def split(batch: Any, count: int = 0) -> Any:
+    """Split this process's batch over its devices (0: every local one)."""
+    devices = count or jax.local_device_count()
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
 
 
@@ -84,3 +92,9 @@ def process() -> tuple[int, int]:
 def start(coordinator: str, count: int, index: int) -> None:
     """Join the other processes of a run; call before anything touches a device."""
     jax.distributed.initialize(coordinator, count, index)
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("imas_jax")

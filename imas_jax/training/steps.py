@@ -24,7 +24,11 @@ LossFunction = Callable[[Tree, Tree, Sample, Any], tuple[Array, tuple[Metrics, T
 
 
 def make_loss(
-    model: IMAS, config: ConfigDict, stage: str, channel: int = 0, train: bool = True
+    model: IMAS,
+    config: ConfigDict,
+    stage: str,
+    channels: tuple[int, ...] = (),
+    train: bool = True,
 ) -> LossFunction:
     """Assemble the loss of a stage.
 
@@ -32,7 +36,7 @@ def make_loss(
         model: The network.
         config: The whole config; `model`, `loss` and `refine` are read.
         stage: "discover" (equation 6) or "refine" (equation 9).
-        channel: Object channel, used by "refine".
+        channels: The object's channels (one in the paper), used by "refine".
         train: Whether batch normalisation uses batch statistics.
 
     Returns:
@@ -61,7 +65,7 @@ def make_loss(
             total = total + config.loss.entropy_weight * metrics["entropy"]
         if stage == "refine":
             metrics["appearance"] = losses.appearance_loss(
-                masks[..., channel],
+                masks[..., list(channels)].sum(axis=-1),
                 sample.target,
                 config.refine.positive_weight,
                 config.refine.negative_weight,
@@ -132,7 +136,7 @@ def make_step(
             state.params, state.batch_stats, sample, parallel.device_key(dropout_key)
         )
         grads, metrics = parallel.average((grads, metrics))
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        metrics["gradient_norm"] = optax.tree.norm(grads)
         return apply_gradients(state, grads, batch_stats, optimizer, ema), metrics
 
     return step

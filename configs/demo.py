@@ -1,0 +1,23 @@
+"""The whole protocol with no download: clips rendered from bundled photographs.
+
+    make demo
+
+Four and more clips with exact masks, minutes on two CPU cores. From the clip reader on
+it is the code that runs on DAVIS.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import davis, video
+
+
+def get_config() -> ConfigDict:
+    """Build the demo."""
+    config = davis.get_config()
+    config.workdir = "runs/demo"
+    config.data.layout = "demo"
+    config.data.resolution = "240p"
+    video.small_network(config)
+    config.align.frames = "all"
+    config.evaluate.split = ""
+    return config

@@ -1,0 +1,130 @@
+"""What the command line says to people: help, nearest names, one-line messages."""
+
+import difflib
+import importlib.util
+import logging as python_logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from imas_jax.errors import UserError, bullet
+
+
+class PlainFormatter(python_logging.Formatter):
+    """Time, and for warnings their rank; no file names, no thread numbers."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        """Format one line."""
+        clock = self.formatTime(record, "%H:%M:%S")
+        rank = "" if record.levelno <= python_logging.INFO else record.levelname + ": "
+        return f"{clock} {rank}{record.getMessage()}"
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parse flags as absl does, but say what is wrong without a trace.
+
+    Raises:
+        UserError: For an unknown flag, a value of the wrong type, an unknown field.
+    """
+    if any(arg in ("--help", "-h", "--helpfull", "-help") for arg in argv[1:]):
+        sys.stdout.write(f"{sys.modules['__main__'].__doc__}\n")
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"the command line cannot be read: {error}",
+            "--config=FILE and --config.FIELD=VALUE of the field's type",
+            "see --help, and the config file for its fields",
+        ) from error
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuse unknown fields before anything runs, with the nearest known ones.
+
+    Args:
+        arguments: The command line without the program.
+
+    Raises:
+        UserError: If the config file is not there, or a field is not one of its own.
+    """
+    named = [a for a in arguments if re.match(r"--?config=", a)]
+    if not named:
+        return
+    config = load(named[-1].split("=", 1)[1])
+    known = list(_fields(config))
+    problems = []
+    for argument in arguments:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if match is None or match[1] in known:
+            continue
+        near = difflib.get_close_matches(match[1], known, n=3, cutoff=0.5)
+        last = match[1].split(".")[-1]
+        near += [k for k in known if k.split(".")[-1] == last and k not in near]
+        hint = f"; did you mean {', '.join(near[:4])}?" if near else ""
+        problems.append(f"config.{match[1]}{hint}")
+    if problems:
+        raise UserError(
+            "no such field:\n" + bullet(problems),
+            "fields of the config file",
+            "correct the name; every field is listed with a comment in "
+            "configs/davis.py",
+        )
+
+
+def load(argument: str) -> ConfigDict:
+    """Build the config of `FILE[:VARIANT]`.
+
+    Raises:
+        UserError: If the file is not there, or does not know the variant.
+    """
+    name, _, variant = argument.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        folder = Path("configs")
+        there = sorted(str(p) for p in folder.glob("[!_]*.py"))
+        raise UserError(
+            f"config file {name!r} does not exist",
+            "one of " + ", ".join(there) if there else "a path to a config file",
+            "name the file from the project's folder",
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.get_config(variant) if variant else module.get_config()
+    except ValueError as error:
+        raise UserError(
+            f"config {argument!r}: {error}", "a variant the file knows", "correct it"
+        ) from error
+
+
+def check_stage(stage: str, known: Sequence[str]) -> None:
+    """Refuse an unknown stage.
+
+    Raises:
+        UserError: With the nearest stage.
+    """
+    if stage not in known:
+        near = difflib.get_close_matches(stage, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"unknown stage {stage!r}",
+            " | ".join(known),
+            f"{hint}set --config.stage to one of them",
+        )
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    fields = []
+    for key, value in config.items():
+        fields.append(prefix + key)
+        if isinstance(value, ConfigDict):
+            fields += _fields(value, f"{prefix}{key}.")
+    return fields

@@ -1,0 +1,54 @@
+"""Run IMAS: `python -m imas_jax.main --config=configs/davis.py`.
+
+    --config=FILE[:VARIANT]       configs/davis.py, demo.py, video.py, ...
+    --config.FIELD=VALUE          any field of the config; all are documented in its file
+    --config.stage=STAGE          all | flow | prepare | discover | align | refine |
+                                  predict | evaluate | report
+    --config.workdir=DIR          where everything is written
+    --config.restore=DIR          another run's workdir to evaluate or continue from
+
+Every stage can be killed and run again; finished work is not repeated.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, logging
+from ml_collections import config_flags
+
+from imas_jax import commandline
+from imas_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="configuration file")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the stage that the config names."""
+    if len(argv) > 1:
+        raise app.UsageError(f"not understood: {' '.join(argv[1:])}")
+    if _CONFIG.value is None:
+        raise app.UsageError("--config=FILE is missing, e.g. configs/demo.py")
+    # Here and not above: jax need not be loaded to print help or refuse a typo.
+    from imas_jax.stages import inputs, protocol, run
+
+    config = _CONFIG.value.lock()
+    commandline.check_stage(config.stage, protocol.names())
+    whole = run.Run(inputs.locate(config), protocol.STAGES)
+    whole.make(protocol.LAST if config.stage == "all" else config.stage)
+
+
+def entry() -> None:
+    """Parse flags, run, and turn a user's mistake into one message and exit code 2."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().setFormatter(commandline.PlainFormatter())
+    try:
+        commandline.check_overrides(sys.argv[1:])
+        app.run(main, flags_parser=commandline.parse_flags)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,43 @@
+"""Stage 1, object discovery (paper Sec. 3.2): flow supervises an image network."""
+
+from pathlib import Path
+
+from absl import logging
+
+from imas_jax.conventions import Tree
+from imas_jax.errors import UserError
+from imas_jax.stages import inputs, network
+from imas_jax.stages.run import Output, Run
+from imas_jax.training import checkpoints
+
+
+def work(run: Run) -> Output:
+    """Train on motion; continue where a killed run stopped."""
+    state = network.fit(run, "discover", starting_variables(run))
+    log = inputs.training_log(run.workdir / "discover")
+    return Output(
+        identity=checkpoints.digest(checkpoints.as_tree(state)),
+        values={"steps": int(state.step), "last": log[-1] if log else {}},
+    )
+
+
+def starting_variables(run: Run) -> Tree:
+    """Choose where training starts: another run, given weights, or random.
+
+    The stage's own checkpoint, if there is one, is preferred by the loop over all three.
+
+    Raises:
+        UserError: If the run to start from holds no checkpoint.
+    """
+    if run.restored is None:
+        return network.initial_variables(network.build_model(run.config), run.config)
+    for stage in ("refine", "discover"):
+        folder = run.restored / stage
+        if (folder / "checkpoints").is_dir():
+            logging.info("starting from stage %s of %s", stage, run.restored)
+            return network.final_state(run.config, folder, stage).best_variables
+    raise UserError(
+        f"restore = {str(run.restored)!r} holds no checkpoint",
+        "the workdir of a run with discover/checkpoints",
+        "name the folder that was that run's --config.workdir",
+    )

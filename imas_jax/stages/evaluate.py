@@ -1,0 +1,156 @@
+"""Score a run's masks against annotations: the first and only stage that sees them.
+
+Rows: the motion baseline on the same flow, stage 1, stage 2, and stage 2 after the CRF
+if `predict.crf` names one; each with the aligned channel, and on request (named as
+such) with the channel that annotations would pick.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from absl import logging
+from jaxtyping import Bool
+from ml_collections import ConfigDict
+
+from imas_jax.data import annotations, layouts
+from imas_jax.data.clips import Clip
+from imas_jax.evaluation import protocol, tables
+from imas_jax.progress import progress
+from imas_jax.stages import align, inputs, masks, motion_masks, predict
+from imas_jax.stages.run import Output, Run, digest
+
+BASELINE = "motion baseline"
+Mask = Bool[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An annotated clip: its truth, frame by frame."""
+
+    clip: Clip
+    truth: dict[int, annotations.Annotation]
+
+
+def work(run: Run) -> Output:
+    """Score every annotated clip and write tables."""
+    data = run.config.data
+    scored = annotated_clips(run.config)
+    if not scored:
+        logging.info("evaluate: no annotations at %s, nothing to score", data.root)
+        return Output("unannotated", {"annotated": False})
+    entries = list(_entries(run, scored))
+    empty = "skip" if layouts.resolve(data) in ("segtrackv2", "fbms59") else "one"
+    folder = run.workdir / "evaluate"
+    dataset = layouts.resolve(data)
+    tables.write(folder, entries, empty, dataset)
+    for table in (
+        tables.per_sequence(entries, "frame_mean", empty, dataset),
+        tables.headline(entries, empty),
+    ):
+        logging.info("\n%s", table.text())
+    values = {"annotated": True, **tables.as_json(entries, empty)}
+    return Output(digest(values), values)
+
+
+def annotated_clips(config: ConfigDict) -> list[Scored]:
+    """Return the clips of `evaluate.split` that were predicted and are annotated."""
+    predicted = {clip.name for clip in inputs.clips(config)}
+    wanted = {clip.name: clip for clip in inputs.clips(config, config.evaluate.split)}
+    found = []
+    for name, clip in wanted.items():
+        truth = annotations.annotated_frames(config.data, clip)
+        if name in predicted and truth:
+            found.append(Scored(clip, truth))
+    return found
+
+
+def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
+    """Score one method after the other."""
+    config = run.config
+    channels = tuple(run.values("align")["channels"])
+    flow, gap = inputs.flow(run), config.flow.gaps[0]
+
+    def moving(one: Scored) -> Iterator[Mask]:
+        for t in range(len(one.clip.frames)):
+            yield motion_masks.read(flow, one.clip, t, gap)
+
+    yield protocol.Entry(
+        BASELINE, "baseline", _score(scored, moving, BASELINE), "Otsu per frame"
+    )
+    rule = config.predict.binarize
+    if rule == "threshold":
+        rule = f"threshold={config.predict.threshold}"
+    stages = [("stage 2", run.workdir / "predict" / predict.SOFT)]
+    stage_1 = run.folder("align") / align.SOFT
+    if run.restored is None and config.refine.steps > 0:
+        stages.insert(0, ("stage 1", stage_1))
+    elif config.refine.steps == 0:
+        stages = [("stage 1", stages[0][1])]
+    for label, folder in stages:
+        masks_of = _object_masks(run, folder, channels, "")
+        yield protocol.Entry(label, "aligned", _score(scored, masks_of, label), rule)
+        if config.evaluate.oracle:
+            yield _oracle(run, scored, folder, label, rule)
+    if config.predict.crf:
+        label = f"{stages[-1][0]}, CRF {config.predict.crf}"
+        masks_of = _object_masks(run, stages[-1][1], channels, config.predict.crf)
+        scores = _score(scored, masks_of, label)
+        yield protocol.Entry(label, "aligned", scores, "CRF")
+
+
+def _object_masks(
+    run: Run, folder: Path, channels: tuple[int, ...], preset: str
+) -> Callable[[Scored], Iterator[Mask]]:
+    def of(one: Scored) -> Iterator[Mask]:
+        soft = masks.read(folder, one.clip)
+        return predict.object_masks(run, one.clip, soft, channels, preset)
+
+    return of
+
+
+def _oracle(
+    run: Run, scored: Sequence[Scored], folder: Path, label: str, rule: str
+) -> protocol.Entry:
+    """Score every single channel; keep the one with the best frame mean."""
+    best: tuple[float, tuple[protocol.SequenceScore, ...]] = (-1.0, ())
+    for channel in range(run.config.model.channels):
+        masks_of = _object_masks(run, folder, (channel,), "")
+        scores = _score(scored, masks_of, f"{label}, channel {channel}", boundary=False)
+        mean = protocol.summarize(scores, "frame_mean").jaccard.mean
+        best = max(best, (mean, scores), key=lambda pair: pair[0])
+    return protocol.Entry(label, "oracle", best[1], rule)
+
+
+def _score(
+    scored: Sequence[Scored],
+    masks_of: Callable[[Scored], Iterator[Mask]],
+    label: str,
+    boundary: bool = True,
+) -> tuple[protocol.SequenceScore, ...]:
+    """Score one method on every clip."""
+
+    def pairs(one: Scored) -> Iterator[protocol.FramePair]:
+        for t, mask in enumerate(masks_of(one)):
+            if t in one.truth:
+                truth = annotations.read_annotation(one.truth[t])
+                yield protocol.FramePair(t, at_size(mask, truth.shape), truth)
+
+    return tuple(
+        protocol.score_sequence(
+            one.clip.name, len(one.clip.frames), pairs(one), boundary
+        )
+        for one in progress(scored, len(scored), f"scoring {label}", "clip")
+    )
+
+
+def at_size(mask: Mask, size: tuple[int, ...]) -> Mask:
+    """Bring a mask to the annotation's own size, nearest neighbour."""
+    if mask.shape == tuple(size):
+        return mask
+    whole = cv2.resize(
+        mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return whole > 0

@@ -1,0 +1,49 @@
+"""What several stages open: clips, flow, and what training wrote of itself."""
+
+import json
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imas_jax.data import clips as clips_lib
+from imas_jax.data import synthetic
+from imas_jax.flow.files import FlowFolder
+from imas_jax.stages import flow as flow_stage
+from imas_jax.stages.run import Run
+
+DEMO = "demo"
+
+
+def locate(config: ConfigDict) -> ConfigDict:
+    """Return the config with the demo's clips as the DAVIS folder they are rendered to.
+
+    From here on nothing knows whether a clip was filmed or rendered.
+    """
+    if config.data.layout != DEMO:
+        return config
+    root = Path(config.data.root or Path(config.workdir) / "clips")
+    if not root.is_dir():
+        logging.info("rendering the demo's clips into %s", root)
+    synthetic.render_demo(root, config.seed)
+    located = config.copy_and_resolve_references()
+    located.data.update({"root": str(root), "layout": "davis"})
+    return located.lock()
+
+
+def clips(config: ConfigDict, split: str | None = None) -> tuple[clips_lib.Clip, ...]:
+    """Find and check the run's clips."""
+    return clips_lib.find_clips(config.data, split)
+
+
+def flow(run: Run) -> FlowFolder:
+    """Return where the run's flow lies."""
+    return flow_stage.flow_folder(run.config, run.workdir / "flow")
+
+
+def training_log(folder: Path) -> list[dict[str, float]]:
+    """Read `metrics.jsonl`: one record a step."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,107 @@
+"""Masks of every frame: soft ones for later stages, one PNG a frame for people."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from imas_jax import alignment, crf, visualize
+from imas_jax.data.clips import Clip
+from imas_jax.errors import UserError
+from imas_jax.predict import Predictor, to_frame
+from imas_jax.progress import progress
+from imas_jax.stages import inputs, masks, network
+from imas_jax.stages.run import Output, Run
+
+SOFT, MASKS = "soft", "masks"
+
+
+def work(run: Run) -> Output:
+    """Predict all clips with the final network and write their masks."""
+    clips = inputs.clips(run.config)
+    folder = run.workdir / "predict"
+    refined = run.config.refine.steps > 0
+    stage = "refine" if refined else "discover"
+    state = network.final_state(run.config, run.folder(stage), stage)
+    model = network.build_model(run.config)
+    predictor = Predictor(model, state.best_variables, run.config.predict)
+    masks.write_all(folder / SOFT, clips, predictor)
+    channels = tuple(run.values("align")["channels"])
+    total = sum(len(clip.frames) for clip in clips)
+    written = (
+        step for clip in clips for step in _write_pngs(run, folder, clip, channels)
+    )
+    for _ in progress(written, total, "masks to PNG", "frame"):
+        pass
+    trained = run.result("refine" if refined else "align")["identity"]
+    return Output(
+        identity=f"{trained[:16]}-{'+'.join(map(str, channels))}",
+        values={
+            "masks": str(folder / MASKS),
+            "clips": {clip.name: len(clip.frames) for clip in clips},
+            "channels": list(channels),
+        },
+    )
+
+
+def object_masks(
+    run: Run,
+    clip: Clip,
+    soft: np.ndarray,
+    channels: tuple[int, ...],
+    preset: str,
+) -> Iterator[Bool[np.ndarray, "h w"]]:
+    """Turn a clip's soft masks into binary ones at frame size, in order.
+
+    Args:
+        run: The run; `config.predict` is read.
+        clip: The clip.
+        soft: Its soft masks `(t, hm, wm, c)`.
+        channels: The object's channels.
+        preset: Post-processing CRF, or "" for none.
+    """
+    if not preset:
+        for frame in soft:
+            whole = to_frame(frame.astype(np.float32), clip.size)
+            yield binary(run, whole, channels)
+        return
+    pairs = (
+        (
+            clip.read(t),
+            alignment.object_probability(
+                to_frame(frame.astype(np.float32), clip.size), channels
+            ),
+        )
+        for t, frame in enumerate(soft)
+    )
+    results = crf.refine_many(pairs, crf.get_preset(preset), run.config.target.workers)
+    for result in results:
+        yield result.mask
+
+
+def binary(
+    run: Run, whole: np.ndarray, channels: tuple[int, ...]
+) -> Bool[np.ndarray, "h w"]:
+    """Read the object off soft masks as `predict.binarize` says."""
+    config = run.config.predict
+    if config.binarize == "threshold":
+        return alignment.object_probability(whole, channels) > config.threshold
+    if config.binarize == "argmax":
+        return alignment.object_mask(whole, channels)
+    raise UserError(
+        f"predict.binarize = {config.binarize!r}",
+        "argmax or threshold",
+        "correct the field",
+    )
+
+
+def _write_pngs(
+    run: Run, folder: Path, clip: Clip, channels: tuple[int, ...]
+) -> Iterator[None]:
+    soft = masks.read(folder / SOFT, clip)
+    found = object_masks(run, clip, soft, channels, run.config.predict.crf)
+    for frame, mask in zip(clip.frames, found, strict=True):
+        file = folder / MASKS / clip.name / f"{frame.name}.png"
+        visualize.write_mask(file, mask, clip.native_size)
+        yield

@@ -1,0 +1,59 @@
+"""The protocol as a list: every stage, what it needs, and the config that decides it."""
+
+from imas_jax.stages import (
+    align,
+    discover,
+    evaluate,
+    flow,
+    inputs,
+    predict,
+    prepare,
+    refine,
+    report,
+)
+from imas_jax.stages.run import Output, Run, Stage, digest
+from imas_jax.training import parallel
+
+
+def _flow(run: Run) -> Output:
+    clips = inputs.clips(run.config)
+    values = flow.run(
+        run.config,
+        clips,
+        run.workdir / "flow",
+        parallel.process(),
+        parallel.wait_for_all,
+    )
+    names = {clip.name: [len(clip.frames), *clip.size] for clip in clips}
+    return Output(digest([values["folder"], names]), values)
+
+
+def _prepare(run: Run) -> Output:
+    values = prepare.run(
+        run.config,
+        inputs.flow(run),
+        run.workdir / "prepare",
+        parallel.process(),
+        parallel.wait_for_all,
+    )
+    return Output(digest(values), values)
+
+
+_TRAINING = ("augment", "model", "loss", "discover", "precision", "seed")
+
+STAGES = (
+    Stage("flow", (), ("data", "flow"), _flow),
+    Stage("prepare", ("flow",), (), _prepare),
+    Stage("discover", ("prepare",), _TRAINING, discover.work),
+    Stage("align", ("discover", "flow"), ("align", "predict"), align.work),
+    Stage("refine", ("align",), ("target", "refine"), refine.work),
+    Stage("predict", ("refine", "align"), ("predict",), predict.work),
+    Stage("evaluate", ("predict", "flow"), ("evaluate",), evaluate.work),
+    Stage("report", ("evaluate",), ("report",), report.work),
+)
+LAST = STAGES[-1].name
+
+
+def names() -> tuple[str, ...]:
+    """Return what `config.stage` may be."""
+    return ("all", *(stage.name for stage in STAGES))

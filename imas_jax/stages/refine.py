@@ -1,0 +1,88 @@
+"""Stage 2, refinement by appearance (paper Sec. 3.3).
+
+Targets are made once from the stage-1 masks, then the network is trained a little
+further to meet them (equation 9). With `refine.steps = 0` stage 1 stands as it is.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from imas_jax import alignment, crf, targets
+from imas_jax.data.clips import Clip
+from imas_jax.errors import UserError
+from imas_jax.stages import features, inputs, masks, network
+from imas_jax.stages.align import SOFT
+from imas_jax.stages.run import Output, Run
+from imas_jax.training import checkpoints
+
+TARGETS = "targets"
+
+
+def work(run: Run) -> Output:
+    """Make targets, then train; continue where a killed run stopped."""
+    channels = tuple(run.values("align")["channels"])
+    state = network.final_state(run.config, run.folder("discover"), "discover")
+    if run.config.refine.steps == 0:
+        identity = checkpoints.digest(checkpoints.as_tree(state))
+        return Output(identity, {"steps": 0, "last": {}, "targets": {}})
+    folder = run.workdir / "refine" / TARGETS
+    clips = inputs.clips(run.config)
+    source = {"align": run.result("align")["identity"]}
+    summary = targets.make_targets(
+        folder,
+        _sequences(run, clips, channels),
+        source,
+        recipe(run),
+        run.config.target.workers,
+    )
+    state = network.fit(run, "refine", state.best_variables, channels, folder)
+    log = inputs.training_log(run.workdir / "refine")
+    return Output(
+        identity=checkpoints.digest(checkpoints.as_tree(state)),
+        values={
+            "steps": int(state.step),
+            "last": log[-1] if log else {},
+            "targets": summary.to_json(),
+        },
+    )
+
+
+def recipe(run: Run) -> targets.TargetRecipe:
+    """Read how targets are made."""
+    config = run.config.target
+    if config.resolution not in ("mask", "frame"):
+        raise UserError(
+            f"target.resolution = {config.resolution!r}",
+            "mask (paper) or frame",
+            "correct the field",
+        )
+    constraint = None
+    if config.semantic_constraint:
+        constraint = targets.SemanticConstraint(
+            features.frozen(run.config),
+            features.digest(run.config),
+            run.config.align.threshold,
+            config.dilation,
+        )
+    return targets.TargetRecipe(
+        crf.get_preset(config.crf), config.resolution, constraint
+    )
+
+
+def _sequences(
+    run: Run, clips: tuple[Clip, ...], channels: tuple[int, ...]
+) -> Iterator[targets.MaskSequence]:
+    """Open the clips one after the other."""
+    folder: Path = run.folder("align") / SOFT
+    for clip in clips:
+        soft = masks.read(folder, clip)
+        yield targets.MaskSequence(
+            clip.name,
+            (clip.read(t) for t in range(len(clip.frames))),
+            (
+                alignment.object_probability(frame.astype(np.float32), channels)
+                for frame in soft
+            ),
+        )

@@ -1,0 +1,259 @@
+"""How stages are run once: order, inputs, `result.json`, and what makes them stale.
+
+A stage folder holds `config.json` from the moment work starts and `result.json` from
+the moment it is finished. A finished stage is never repeated. One whose config or
+inputs have changed since is refused, with the differing fields named, unless
+`config.overwrite` is set; nothing is ever mixed.
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from imas_jax.errors import UserError, bullet
+from imas_jax.progress import duration
+from imas_jax.training import parallel
+
+PACKAGES = ("imas_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+# Fields that change how a stage works but not what it makes.
+NEUTRAL = {
+    "data.partial",
+    "flow.root",
+    "target.workers",
+    "predict.batch_size",
+    *(f"{s}.{f}" for s in ("discover", "refine") for f in ("log_every",)),
+    *(f"{s}.{f}" for s in ("discover", "refine") for f in ("checkpoint_every",)),
+}
+TRAINED = ("discover", "align", "refine")  # what `config.restore` can bring in
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage made.
+
+    Attributes:
+        identity: Changes whenever anything a later stage reads has changed.
+        values: Plain values for people and later stages.
+    """
+
+    identity: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: Also its folder below the workdir.
+        needs: Stages whose results it reads, all of them earlier.
+        sections: Config sections that decide its result, beyond those of `needs`.
+        work: Does it; restartable at any moment.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    sections: tuple[str, ...]
+    work: Callable[["Run"], Output]
+
+
+class Run:
+    """A workdir, its config, and the stages of the protocol.
+
+    Args:
+        config: The whole config; with `config.restore`, the network's fields are taken
+            from that run.
+        stages: All stages in order.
+    """
+
+    def __init__(self, config: ConfigDict, stages: tuple[Stage, ...]):
+        self.config = config
+        self.workdir = Path(config.workdir)
+        self.stages = {stage.name: stage for stage in stages}
+        self.restored = Path(config.restore) if config.restore else None
+
+    def folder(self, name: str) -> Path:
+        """Return a stage's folder, the restored run's for what was trained there."""
+        if self.restored is not None and name in TRAINED:
+            return self.restored / name
+        return self.workdir / name
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Read what a finished stage says of itself.
+
+        Raises:
+            UserError: If it is not finished.
+        """
+        path = self.folder(name) / "result.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"no result of stage {name} at {path}",
+                "a finished stage",
+                f"run --config.stage={name} first",
+            ) from error
+
+    def values(self, name: str) -> dict[str, Any]:
+        """Return what a finished stage made."""
+        return self.result(name)["outputs"]
+
+    def make(self, name: str) -> None:
+        """Finish a stage, and before it every stage it needs."""
+        stage = self.stages[name]
+        brought_in = self.restored is not None and name in TRAINED
+        if brought_in:
+            self.result(name)  # must be there
+            return
+        for needed in stage.needs:
+            self.make(needed)
+        self._make_one(stage)
+
+    def _make_one(self, stage: Stage) -> None:
+        folder = self.workdir / stage.name
+        wanted = self.subset(stage)
+        inputs = {name: self.result(name)["identity"] for name in stage.needs}
+        if self._is_finished(stage, folder, wanted, inputs):
+            logging.info("%s: already done, in %s", stage.name, folder)
+            return
+        logging.info("%s: starting, in %s", stage.name, folder)
+        _write_json(folder / "config.json", {"config": wanted, "inputs": inputs})
+        start = time.monotonic()
+        output = stage.work(self)
+        seconds = time.monotonic() - start
+        now = datetime.datetime.now(datetime.UTC)
+        result = {
+            "stage": stage.name,
+            "finished": now.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "config": wanted,
+            "config_digest": digest(wanted),
+            "inputs": inputs,
+            "identity": output.identity,
+            "outputs": output.values,
+            "versions": versions(),
+        }
+        _write_json(folder / "result.json", result)
+        logging.info("%s: done in %s", stage.name, duration(seconds))
+
+    def subset(self, stage: Stage) -> dict[str, Any]:
+        """Return the config fields that decide a stage's result, flat."""
+        sections: set[str] = set()
+        todo = [stage]
+        while todo:
+            one = todo.pop()
+            sections |= set(one.sections)
+            todo += [
+                self.stages[name]
+                for name in one.needs
+                if self.restored is None or name not in TRAINED
+            ]
+        flat = flatten(self.config)
+        kept = {
+            key: value
+            for key, value in flat.items()
+            if key.split(".")[0] in sections and key not in NEUTRAL
+        }
+        if self.restored is not None and "predict" in sections:
+            kept["restore"] = str(self.restored)
+        return json.loads(json.dumps(kept))
+
+    def _is_finished(
+        self, stage: Stage, folder: Path, wanted: dict[str, Any], inputs: dict[str, str]
+    ) -> bool:
+        """Tell whether nothing is to be done; refuse or clear what is stale."""
+        started, finished = folder / "config.json", folder / "result.json"
+        if not started.is_file():
+            return False
+        was = _read_json(started)
+        stale = differences(was["config"], wanted)
+        if not stale:
+            stale = [
+                f"stage {name} was made again"
+                for name, identity in inputs.items()
+                if was["inputs"].get(name) != identity
+            ]
+        if not stale:
+            return finished.is_file()
+        if not self.config.overwrite:
+            raise UserError(
+                f"stage {stage.name} in {folder} was made with another config:\n"
+                + bullet(stale),
+                "the config it was made with",
+                "set these fields back, choose another --config.workdir, or redo the "
+                "stage and those after it with --config.overwrite=True",
+            )
+        logging.warning("%s: made again (%s)", stage.name, "; ".join(stale))
+        if parallel.process()[0] == 0:
+            shutil.rmtree(folder)
+        return False
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Return all fields as `{"section.field": value}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say which fields differ, and how."""
+    absent = "(no such field)"
+    return [
+        f"{key}: was {was.get(key, absent)!r}, is {now.get(key, absent)!r}"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def digest(value: Any) -> str:
+    """Hash plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides numbers."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})",
+            "a file this program wrote",
+            f"remove the folder {path.parent}; its stage will be made again",
+        ) from error
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write whole or not at all; one process writes for all."""
+    if parallel.process()[0] != 0:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".aside")
+        aside.write_text(json.dumps(value, indent=1, sort_keys=True))
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error}",
+            "a workdir with write permission and room",
+            "choose another folder with --config.workdir=DIR",
+        ) from error

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from imas_jax.errors import UserError
+from imas_jax.training.checkpoints import KEEP, Checkpoints, as_tree, digest
+from imas_jax.training.state import create_state
+
+
+def state_at(step, value=1.0, width=3):
+    variables = {
+        "params": {"a": {"kernel": np.full((width, 2), value, np.float32)}},
+        "batch_stats": {"bn": {"mean": np.arange(2.0, dtype=np.float32)}},
+    }
+    state = create_state(variables, optax.adam(1e-3), seed=7, ema=0.9)
+    return state.replace(step=jnp.asarray(step, jnp.int32))
+
+
+def damage(folder, step):
+    """Cut the largest file of a checkpoint in half."""
+    files = [p for p in (folder / str(step)).rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    data = largest.read_bytes()
+    largest.write_bytes(data[: len(data) // 2])
+
+
+def test_a_restored_state_has_the_same_bits(tmp_path):
+    saved = state_at(5, value=0.1)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(saved)
+    checkpoints.close()
+    again = Checkpoints(tmp_path)
+    found = again.restore(jax.eval_shape(lambda: state_at(0)))
+    again.close()
+    assert digest(as_tree(found)) == digest(as_tree(saved))
+    assert int(found.step) == 5
+
+
+def test_an_empty_folder_has_nothing_to_restore(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(state_at(0)) is None
+    checkpoints.close()
+
+
+def test_a_damaged_newest_checkpoint_falls_back_loudly(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(state_at(step, value=float(step)))
+    damage(tmp_path, 2)
+    found = checkpoints.restore(state_at(0))
+    checkpoints.close()
+    assert int(found.step) == 1
+    assert np.all(np.asarray(found.params["a"]["kernel"]) == 1.0)
+    assert any("unusable" in record.message for record in caplog.records)
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1))
+    with pytest.raises(UserError, match="no usable checkpoint"):
+        checkpoints.restore(state_at(0, width=4))
+    checkpoints.close()
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in range(1, KEEP + 3):
+        checkpoints.save(state_at(step))
+    checkpoints.close()
+    kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+    assert kept == list(range(3, KEEP + 3))
+
+
+def test_the_digest_sees_every_value_and_name():
+    base = {"a": np.zeros(3), "b": np.ones(2)}
+    assert digest(base) == digest(dict(reversed(base.items())))
+    assert digest(base) != digest({**base, "a": np.array([0.0, 0.0, 1e-300])})
+    assert digest(base) != digest({"a": base["a"], "c": base["b"]})

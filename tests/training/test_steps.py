@@ -1,0 +1,213 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import tiny_config
+
+from imas_jax.conventions import Batch, Sample
+from imas_jax.errors import UserError
+from imas_jax.models.imas import make_model, mask_size
+from imas_jax.training import parallel, steps
+from imas_jax.training.state import create_state, make_optimizer, polynomial_schedule
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = tiny_config(tmp_path, tmp_path)
+    config.model.dropout = 0.0
+    return config
+
+
+def random_batch(config, count=8, target=False, seed=0):
+    rng = np.random.default_rng(seed)
+    flow = rng.normal(size=(2, count, 24, 32, 2)).astype(np.float16)
+    return Batch(
+        frames=rng.integers(0, 255, (count, 2, 48, 64, 3)).astype(np.uint8),
+        flow_forward=flow[0],
+        flow_backward=flow[1],
+        target=rng.integers(0, 255, (count, 2, 12, 16)).astype(np.uint8)
+        if target
+        else None,
+        pair=np.arange(count),
+    )
+
+
+def start(config, optimizer, ema=0.0):
+    model = make_model(config)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = model.init(keys, jnp.zeros((1, 2, 32, 48, 3)), train=False)
+    return create_state(variables, optimizer, 0, ema)
+
+
+def take_steps(config, stage, devices, optimizer, count=1, ema=0.0):
+    """Run some steps on the first `devices` devices; return state and last metrics."""
+    model = make_model(config, parallel.AXIS)
+    loss = steps.make_loss(model, config, stage, (1,))
+    size = mask_size(config.model, tuple(config.augment.crop))
+    step = steps.make_step(loss, optimizer, config, ema, size)
+    run = parallel.run_on_devices(
+        chex.assert_max_traces(step, n=1), jax.local_devices()[:devices]
+    )
+    state = parallel.replicate(start(config, optimizer, ema), devices)
+    for number in range(count):
+        batch = random_batch(config, target=stage == "refine", seed=number)
+        state, metrics = run(state, parallel.split(batch, devices))
+    return parallel.unreplicate(state), parallel.unreplicate(metrics)
+
+
+@pytest.mark.parametrize("stage", ["discover", "refine"])
+def test_eight_devices_take_the_step_of_one(config, stage):
+    # Plain SGD: Adam would hide a gradient that is scaled by the number of devices.
+    sgd = optax.sgd(0.1)
+    one, metrics_1 = take_steps(config, stage, 1, sgd, count=2)
+    many, metrics_8 = take_steps(config, stage, 8, sgd, count=2)
+    chex.assert_trees_all_close(metrics_1, metrics_8, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(one.params, many.params, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(one.batch_stats, many.batch_stats, rtol=1e-5, atol=1e-5)
+
+
+def test_shapes_are_traced_once(config):
+    state, _ = take_steps(config, "discover", 2, optax.sgd(0.1), count=3)
+    assert int(state.step) == 3
+
+
+def test_the_average_lags_behind_and_takes_statistics_along(config):
+    state, _ = take_steps(config, "discover", 1, optax.sgd(0.1), count=1, ema=0.9)
+    first = start(config, optax.sgd(0.1))
+    # Averaged before the update (authors' order): parameters have not moved yet.
+    chex.assert_trees_all_close(state.ema["params"], first.params, rtol=1e-6)
+    expected = jax.tree.map(
+        lambda old, new: 0.9 * old + 0.1 * new, first.batch_stats, state.batch_stats
+    )
+    chex.assert_trees_all_close(state.ema["batch_stats"], expected, rtol=1e-5)
+
+
+def flat_sample(flow):
+    """Wrap constant forward flow; backward is its opposite."""
+    field = np.broadcast_to(np.asarray(flow, np.float32), (2, 8, 12, 2))
+    frames = np.random.default_rng(0).normal(size=(2, 2, 32, 48, 3))
+    return Sample(frames.astype(np.float32), field, -field, None)
+
+
+def test_uniform_flow_costs_nothing_without_learned_pooling(config):
+    config.model.pathway = "none"
+    model = make_model(config)
+    state = start(config, optax.sgd(0.1))
+    loss = steps.make_loss(model, config, "discover")
+    total, (metrics, _) = loss(
+        state.params, state.batch_stats, flat_sample([3.0, -2.0]), jax.random.key(0)
+    )
+    assert float(total) < 1e-5
+    assert float(metrics["motion_forward"]) < 1e-5
+
+
+def test_the_target_flow_is_clamped_too(config):
+    config.model.pathway = "none"
+    model = make_model(config)
+    state = start(config, optax.sgd(0.1))
+    loss = steps.make_loss(model, config, "discover")
+    rng = np.random.default_rng(1)
+    field = np.where(rng.random((2, 8, 12, 2)) < 0.5, 25.0, 300.0).astype(np.float32)
+    sample = flat_sample([0.0, 0.0]).replace(flow_forward=field, flow_backward=field)
+    total, _ = loss(state.params, state.batch_stats, sample, jax.random.key(0))
+    assert float(total) < 1e-4  # everything beyond 20 px is 20 px: a uniform flow
+
+
+def test_one_direction_is_half_of_the_symmetric_loss(config):
+    model = make_model(config)
+    state = start(config, optax.sgd(0.1))
+    rng = np.random.default_rng(2)
+    sample = flat_sample([0.0, 0.0]).replace(
+        flow_forward=rng.normal(size=(2, 8, 12, 2)).astype(np.float32),
+        flow_backward=rng.normal(size=(2, 8, 12, 2)).astype(np.float32),
+    )
+    args = (state.params, state.batch_stats, sample, jax.random.key(0))
+    both, (parts, _) = steps.make_loss(model, config, "discover")(*args)
+    config.loss.symmetric = False
+    forward, _ = steps.make_loss(model, config, "discover")(*args)
+    assert float(forward) == pytest.approx(float(parts["motion_forward"]), rel=1e-6)
+    assert float(both) == pytest.approx(
+        float(parts["motion_forward"] + parts["motion_backward"]), rel=1e-6
+    )
+
+
+def test_gradients_agree_with_finite_differences(config):
+    with jax.enable_x64(True):
+        config.augment.photometric = False
+        model = make_model(config)
+        state = start(config, optax.sgd(0.1))
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), state.params)
+        stats = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), state.batch_stats)
+        rng = np.random.default_rng(3)
+        sample = Sample(
+            rng.normal(size=(2, 2, 32, 48, 3)),
+            rng.normal(size=(2, 8, 12, 2)),
+            rng.normal(size=(2, 8, 12, 2)),
+            None,
+        )
+        loss = steps.make_loss(model, config, "discover")
+
+        def value(params):
+            return loss(params, stats, sample, jax.random.key(0))[0]
+
+        direction = jax.tree.map(
+            lambda x: jnp.asarray(np.random.default_rng(4).normal(size=x.shape)), wide
+        )
+        gradient = jax.grad(value)(wide)
+        predicted = sum(
+            jnp.vdot(a, b)
+            for a, b in zip(
+                jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True
+            )
+        )
+        small = 1e-6
+
+        def at(sign):
+            return value(
+                jax.tree.map(lambda x, d: x + sign * small * d, wide, direction)
+            )
+
+        measured = (at(1.0) - at(-1.0)) / (2 * small)
+        # ReLU and L1 have kinks; a step of 1e-6 crosses few of them.
+        assert float(predicted) == pytest.approx(float(measured), rel=1e-3)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    parallel.check_batch(16)
+    with pytest.raises(UserError, match=r"12 pairs on 8 device"):
+        parallel.check_batch(12)
+
+
+def test_the_schedule_is_constant_within_an_epoch_and_ends_at_its_minimum():
+    rate = polynomial_schedule(1e-4, 1e-6, 0.9, steps=100, steps_per_decay=10)
+    assert float(rate(jnp.asarray(0))) == pytest.approx(1e-4)
+    assert float(rate(jnp.asarray(9))) == pytest.approx(1e-4)
+    expected = (1e-4 - 1e-6) * (1 - 5 / 10) ** 0.9 + 1e-6
+    assert float(rate(jnp.asarray(55))) == pytest.approx(expected, rel=1e-5)
+    assert float(rate(jnp.asarray(1000))) == pytest.approx(1e-6, rel=1e-5)
+
+
+def test_weight_decay_is_added_to_the_gradient_not_to_the_step():
+    # Coupled: with a zero gradient Adam's first step is the full learning rate.
+    optimizer = make_optimizer(1e-2, weight_decay=1e-4)
+    params = {"w": jnp.asarray([2.0])}
+    updates, _ = optimizer.update({"w": jnp.zeros(1)}, optimizer.init(params), params)
+    assert float(updates["w"][0]) == pytest.approx(-1e-2, rel=1e-3)
+
+
+def test_example_keys_do_not_depend_on_the_number_of_devices():
+    def keys(batch):
+        return jax.random.key_data(
+            parallel.example_keys(jax.random.key(3), batch.shape[0])
+        )
+
+    def on(devices):
+        out = jax.pmap(
+            keys, axis_name=parallel.AXIS, devices=jax.local_devices()[:devices]
+        )(np.zeros((devices, 8 // devices)))
+        return np.asarray(out).reshape(8, -1)
+
+    np.testing.assert_array_equal(on(1), on(8))
+    assert len(np.unique(on(1), axis=0)) == 8
