@@ -68,12 +68,15 @@ def flow() -> ConfigDict:
     """How optical flow is computed."""
     return ConfigDict(
         {
-            "estimator": "dis",  # dis | raft (paper; wants flow.weights)
+            # dis | raft (paper; wants flow.weights) | import (wants flow.source)
+            "estimator": "dis",
+            "source": "",  # folder of flow computed elsewhere (data/imported_flow.py)
             "weights": "",  # a RAFT checkpoint
             "iterations": 20,  # RAFT refinements (RAFT's own evaluation default)
             "gaps": (1,),  # pairs (t, t + gap)
             "size": 0,  # short side flow is computed at; 0 is the frame's own
             "root": "",  # where flow files live; "" is <workdir>/flow
+            "export": "",  # also write: flo | color; "" nothing
             "background": "none",  # none (paper) | homography: subtract camera motion
         }
     )

@@ -18,7 +18,8 @@ from imas_jax.conventions import Prediction
 from imas_jax.models import heads, layers, resnet, unet
 
 Backbone = Literal["resnet50", "resnet18", "unet"]
-Pathway = Literal["residual", "none", "scaling", "affine"]
+Pathway = Literal["residual", "none", "scaling", "affine", "residual_affine"]
+LEARNED = ("residual", "scaling", "residual_affine")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -100,7 +101,7 @@ class IMAS(nn.Module):
     """Backbone, heads and motion pooling.
 
     Parameters live under `backbone`, `segmentation_head`, `residual_head` (pathways
-    "residual" and "scaling") and `motion_pooling` (unless its width is 0).
+    `LEARNED`) and `motion_pooling` (unless its width is 0).
 
     Attributes:
         spec: The network's choices.
@@ -125,7 +126,7 @@ class IMAS(nn.Module):
             "dtype": self.dtype,
         }
         self.segmentation_head = heads.SegmentationHead(spec.channels, **head)
-        if spec.pathway in ("residual", "scaling"):
+        if spec.pathway in LEARNED:
             self.residual_head = heads.ResidualFlowHead(4 * spec.channels, **head)
         self.motion_pooling = heads.MotionPooling(spec.motion_width)
 
@@ -142,7 +143,7 @@ class IMAS(nn.Module):
         logits = self._mask_logits(features, train)
         logits = logits.reshape(b, 2, *logits.shape[1:])
         forward = backward = None
-        if self.spec.pathway in ("residual", "scaling"):
+        if self.spec.pathway in LEARNED:
             deep = features.deep.reshape(b, 2, *features.deep.shape[1:])
             pair = jnp.concatenate([deep[:, 0], deep[:, 1]], axis=-1)
             forward, backward = jnp.split(_wide(self.residual_head(pair, train)), 2, -1)
@@ -176,8 +177,8 @@ class IMAS(nn.Module):
         path, vectors = composition.piecewise_constant(
             flow, masks, pooling.phi_1, pooling.phi_2
         )
-        if spec.pathway == "affine":
-            return path + composition.affine_residual(flow, masks)
+        if spec.pathway in ("affine", "residual_affine"):
+            path = path + composition.affine_residual(flow, masks)
         if residual_maps is None:
             return path
         maps = geometry.resize(residual_maps, masks.shape[1:3])

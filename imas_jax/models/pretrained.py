@@ -129,7 +129,7 @@ def load_backbone(path: Path, depth: resnet.Depth = 50) -> Tree:
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    return _fill_resnet(shapes, read(path))
+    return _fill_resnet(shapes, recognise(path, torch_files.read_checkpoint(path)))
 
 
 def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
@@ -152,11 +152,16 @@ def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
             "model.backbone resnet50 or resnet18 with model.weights",
             "change model.backbone, or set --config.model.weights=",
         )
-    file = read(path)
+    file = recognise(path, torch_files.read_checkpoint(path))
+    return fill_network(variables, file, averaged)
+
+
+def fill_network(variables: Tree, file: Checkpoint, averaged: bool = False) -> Tree:
+    """Do the work of `load_into` with a file that was read already."""
     if file.layout.whole:
         root = file.layout.prefix.removesuffix("backbone2.")
-        wanted = _authors_names(variables, root, averaged)
-        twins = _authors_names(variables, root, not averaged)
+        wanted = authors_names(variables, root, averaged)
+        twins = authors_names(variables, root, not averaged)
         foreign = (root + head for head in FOREIGN_HEADS)
         return _fill(variables, wanted, file, (*twins.values(), *foreign))
     part = {kind: tree["backbone"] for kind, tree in variables.items()}
@@ -166,13 +171,12 @@ def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
     }
 
 
-def read(path: Path) -> Checkpoint:
-    """Read a file and recognise its family by its names.
+def recognise(path: Path, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
+    """Find the family of a file by its tensors' names.
 
     Raises:
-        UserError: If the file cannot be read or no known layout fits.
+        UserError: If no known layout fits.
     """
-    tensors = torch_files.read_checkpoint(path)
     for layout in LAYOUTS:
         if layout.prefix + "conv1.weight" in tensors:
             file = Checkpoint(path, tensors, layout)
@@ -199,14 +203,20 @@ def torch_name(path: Name, layers: Mapping[str, str] = LAYERS) -> str:
     return ".".join([*translated, LEAVES[leaf]])
 
 
-def _resnet_names(variables: Tree) -> dict[Name, str]:
+def resnet_names(variables: Tree) -> dict[Name, str]:
     """Return our leaf -> torchvision's name, for a ResNet's variables."""
     leaves = traverse_util.flatten_dict(variables)
     return {name: torch_name(name[1:]) for name in leaves}
 
 
-def _authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str]:
-    """Return our leaf -> the authors' name, for the whole network's variables."""
+def authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str]:
+    """Return our leaf -> the authors' name.
+
+    Args:
+        variables: Of the whole network, arrays or shapes.
+        root: What stands before the authors' module names: "model." or "".
+        averaged: Name their moving averages where they have them.
+    """
     names = {}
     for name in traverse_util.flatten_dict(variables):
         _, part, *rest = name
@@ -219,7 +229,7 @@ def _authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str
 
 
 def _fill_resnet(template: Tree, file: Checkpoint) -> Tree:
-    names = _resnet_names(template)
+    names = resnet_names(template)
     wanted = {name: file.layout.prefix + own for name, own in names.items()}
     return _fill(template, wanted, file, file.layout.ignored)
 
@@ -227,33 +237,63 @@ def _fill_resnet(template: Tree, file: Checkpoint) -> Tree:
 def _fill(
     template: Tree, wanted: Mapping[Name, str], file: Checkpoint, ignored: tuple
 ) -> Tree:
-    """Return the template's tree with the file's values, or list all mismatches."""
+    return fill(
+        template,
+        wanted,
+        file.tensors,
+        ignored,
+        what=f"checkpoint {file.path} ({file.layout.family}, {_size(file)})",
+        fix="set model.backbone, model.width, model.channels, model.feature_merging, "
+        "model.pathway and model.motion_width to those of the file",
+    )
+
+
+def fill(
+    template: Tree,
+    wanted: Mapping[Name, str],
+    tensors: Mapping[str, np.ndarray],
+    ignored: tuple[str, ...],
+    *,
+    what: str,
+    fix: str,
+) -> Tree:
+    """Fill a tree from a file's tensors.
+
+    Args:
+        template: Tree of arrays or shapes.
+        wanted: Leaf of the template -> name in the file.
+        tensors: The file's, in torch's layout.
+        ignored: How names begin that the file may hold besides.
+        what: The file, for the message.
+        fix: What the user can do, for the message.
+
+    Raises:
+        UserError: If a tensor is missing, unexpected, misshapen or not finite; all are
+            listed.
+    """
     problems = errors.ProblemList()
     values = {}
     for name, leaf in traverse_util.flatten_dict(template).items():
         key, ours = wanted[name], "/".join(name)
-        if key not in file.tensors:
-            problems.add(key, f"missing, for {ours} of shape {to_torch(leaf.shape)}")
+        if key not in tensors:
+            problems.add(key, f"missing, for {ours} of shape {torch_shape(leaf.shape)}")
             continue
-        tensor = file.tensors[key]
+        tensor = tensors[key]
         value = to_ours(tensor)
         if value.shape != leaf.shape:
-            needed = to_torch(leaf.shape)
+            needed = torch_shape(leaf.shape)
             problems.add(key, f"has shape {tensor.shape}, {ours} needs {needed}")
         elif not np.isfinite(value).all():
             problems.add(key, "holds values that are not finite")
         else:
             values[name] = value.astype(leaf.dtype)
     known = set(wanted.values())
-    for key, tensor in file.tensors.items():
+    for key, tensor in tensors.items():
         counter = key.endswith("num_batches_tracked")
         if not (key in known or counter or key.startswith(ignored)):
             problems.add(key, f"unexpected, of shape {tensor.shape}")
     problems.raise_if_any(
-        f"checkpoint {file.path} ({file.layout.family}, {_size(file)}) does not fit",
-        "every tensor of the config's network and no other",
-        "set model.backbone, model.width, model.channels, model.feature_merging, "
-        "model.pathway and model.motion_width to those of the file",
+        f"{what} does not fit", "every tensor of the network and no other", fix
     )
     return traverse_util.unflatten_dict(values)
 
@@ -269,7 +309,7 @@ def to_ours(tensor: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(tensor.transpose(2, 3, 1, 0))
 
 
-def to_torch(shape: tuple[int, ...]) -> tuple[int, ...]:
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Turn the shape of one of our leaves into torch's, for messages."""
     if len(shape) < 4:
         return shape

@@ -1,4 +1,5 @@
 import functools
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -59,10 +60,10 @@ def test_inference_size_of_the_paper_is_98_by_175():
     assert imas.mask_size(davis.get_config().model, (392, 697)) == (98, 175)
 
 
-@pytest.mark.parametrize("pathway", ["residual", "scaling", "none", "affine"])
+@pytest.mark.parametrize("pathway", typing.get_args(imas.Pathway))
 def test_every_pathway_owns_only_what_it_uses(pathway):
     model, variables, _ = start(small_config(pathway=pathway))
-    has_head = pathway in ("residual", "scaling")
+    has_head = pathway in ("residual", "scaling", "residual_affine")
     assert ("residual_head" in variables["params"]) == has_head
     rng = np.random.default_rng(1)
     flow = rng.normal(size=(2, 4, 6, 2)).astype(np.float32)
