@@ -32,6 +32,7 @@ from imas_jax.data import order as order_lib
 from imas_jax.data import training_set as training_set_lib
 
 T = TypeVar("T")
+SHARDS = "shards"  # subfolder of the prepare stage's folder
 PREFETCH = 2  # batches ready ahead of the train step
 
 Frames = Sequence[UInt8[np.ndarray, "t h w 3"]]
@@ -174,7 +175,7 @@ def make_source(
     config: ConfigDict,
     training_set: training_set_lib.TrainingSet,
     stage: order_lib.Stage,
-    shards: Path,
+    prepared: Path,
     targets: Targets | None = None,
     process: tuple[int, int] = (0, 1),
 ) -> Source:
@@ -184,7 +185,7 @@ def make_source(
         config: The whole config: `seed`, `data.source` and the stage's `batch_size`.
         training_set: What to train on.
         stage: Whose batch size and order.
-        shards: Folder the prepare stage wrote; only tfrecord looks there.
+        prepared: The prepare stage's folder; only tfrecord looks there.
         targets: Stage-2 targets, one array a clip, in the clips' order.
         process: (index, count) of this process.
 
@@ -207,7 +208,7 @@ def make_source(
         from imas_jax.data import builders
 
         return TFRecordSource(
-            builders.open_shards(training_set, shards), pairs, order, targets
+            builders.open_shards(training_set, prepared / SHARDS), pairs, order, targets
         )
     raise errors.UserError(
         f"data.source={config.data.source!r}",

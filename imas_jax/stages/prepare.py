@@ -15,10 +15,9 @@ from ml_collections import ConfigDict
 
 from imas_jax import errors
 from imas_jax.data import clips as clips_lib
+from imas_jax.data import pipeline
 from imas_jax.data import training_set as training_set_lib
 from imas_jax.flow import files
-
-SHARDS = "shards"  # subfolder of the stage's folder
 
 
 def run(
@@ -65,7 +64,7 @@ def run(
         # Here and not above: without shards tensorflow_datasets is not needed.
         from imas_jax.data import builders
 
-        shards = folder / SHARDS
+        shards = folder / pipeline.SHARDS
         counts = builders.write_shards(training_set, shards, process)
         wait()
         builders.open_shards(training_set, shards)  # says so if any is missing

@@ -20,15 +20,15 @@ def written(tmp_path_factory):
     """A config, its training set and its shards, written once."""
     root = tmp_path_factory.mktemp("set")
     config, found = pair_writer.write_training_set(root)
-    builders.write_shards(found, root / "shards")
-    return config, found, root / "shards"
+    builders.write_shards(found, root / pipeline.SHARDS)
+    return config, found, root
 
 
 def source(written, kind="memory", stage="discover", targets=None, process=(0, 1)):
-    config, found, shards = written
+    config, found, root = written
     config = config.copy_and_resolve_references()
     config.data.source = kind
-    return pipeline.make_source(config, found, stage, shards, targets, process)
+    return pipeline.make_source(config, found, stage, root, targets, process)
 
 
 def assert_equal(one: Batch, two: Batch) -> None:
