@@ -16,7 +16,7 @@ from PIL import Image
 
 from imas_jax import errors
 
-OBJECT = (236, 76, 96)  # an object's tint in overlays
+OBJECT = (0, 196, 188)  # an object's tint in overlays: rare in photographs
 TRUTH = (255, 214, 10)  # outline of an annotation
 # Channels of soft masks; apart for colour-blind eyes too (Okabe and Ito, 2008).
 CHANNELS = np.array(

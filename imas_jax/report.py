@@ -1,0 +1,267 @@
+"""One self-contained HTML file about a run: opens from disk, needs no network.
+
+`write` takes plain data, so it knows neither runs nor annotations; a stage fills it:
+
+    frames = tuple(report.view_frame(name, {"image": image, "overlay": ...}, jaccard))
+    report.write(path, report.Report(title=..., entries=..., sequences=...))
+"""
+
+import base64
+import dataclasses
+import html
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from imas_jax import curves, report_page, report_sections, visualize
+from imas_jax.evaluation import protocol, tables
+from imas_jax.evaluation.protocol import Empty, Entry
+from imas_jax.evaluation.tables import Table
+
+LIMIT = 19_000_000  # bytes of the file
+WORST = 5  # frames offered below each scrubber
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameView:
+    """One frame's pictures.
+
+    Attributes:
+        name: The frame.
+        pictures: JPEG files by caption; every frame of a sequence has the first one's.
+        jaccard: J of the result in [0, 1], or None without annotation.
+    """
+
+    name: str
+    pictures: Mapping[str, bytes]
+    jaccard: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceView:
+    """What the scrubber of one sequence shows, in order of time."""
+
+    name: str
+    frames: tuple[FrameView, ...]
+    caption: str = ""
+
+    @property
+    def jaccard(self) -> float:
+        """Mean J of the frames shown; NaN without annotations."""
+        values = [f.jaccard for f in self.frames if f.jaccard is not None]
+        return sum(values) / len(values) if values else math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything the page shows; what is empty is left out.
+
+    Attributes:
+        title: Of the page.
+        subtitle: One line below it.
+        command: What was typed.
+        entries: Scored masks: baseline, stage 1, stage 2, oracle.
+        empty: What a frame scores in which both masks are empty.
+        dataset: Adds the paper's numbers; see `tables.per_sequence`.
+        panels: Training curves.
+        alignment: Scores of the candidate channels.
+        sequences: Shown worst first where annotations exist.
+        warnings: From flow and data, one line each.
+        seconds: Of each stage.
+        config: As text.
+        versions: Of the software.
+    """
+
+    title: str
+    subtitle: str = ""
+    command: str = ""
+    entries: tuple[Entry, ...] = ()
+    empty: Empty = "one"
+    dataset: str = ""
+    panels: tuple[curves.Panel, ...] = ()
+    alignment: Table | None = None
+    sequences: tuple[SequenceView, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    config: str = ""
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def view_frame(
+    name: str,
+    pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]],
+    jaccard: float | None = None,
+    width: int = 400,
+    quality: int = 78,
+) -> FrameView:
+    """Encode one frame's pictures, all brought to one width.
+
+    Args:
+        name: The frame.
+        pictures: RGB pictures by caption, any sizes.
+        jaccard: J of the result in [0, 1], or None.
+        width: Pixels.
+        quality: Of the JPEG files.
+    """
+    encoded = {
+        caption: visualize.encode_jpeg(visualize.fit_width(picture, width), quality)
+        for caption, picture in pictures.items()
+    }
+    return FrameView(name, encoded, jaccard)
+
+
+def write(path: Path, report: Report, limit: int = LIMIT) -> None:
+    """Write the page; whole or not at all.
+
+    Where it would be larger than `limit` bytes, frames are left out evenly and the page
+    says so.
+    """
+    text = render(report)
+    keep = 1
+    while len(text) > limit and any(len(s.frames) > 1 for s in report.sequences):
+        keep += 1
+        fewer = tuple(
+            dataclasses.replace(sequence, frames=sequence.frames[::keep])
+            for sequence in report.sequences
+        )
+        warning = f"to keep this page small, one frame in {keep} is shown"
+        text = render(
+            dataclasses.replace(
+                report, sequences=fewer, warnings=(*report.warnings, warning)
+            )
+        )
+        if all(len(sequence.frames) <= 1 for sequence in fewer):
+            break
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def render(report: Report) -> str:
+    """Return the page."""
+    title = html.escape(report.title)
+    command = f"<pre>{html.escape(report.command)}</pre>" if report.command else ""
+    body = [
+        f"<h1>{title}</h1><p>{html.escape(report.subtitle)}</p>{command}",
+        _cards(report),
+        report_sections.warnings(report.warnings),
+        _scores(report),
+        _sequences(report.sequences),
+        report_sections.panels(report.panels),
+        report_sections.alignment(report.alignment),
+        report_sections.seconds(report.seconds),
+        report_sections.provenance(report.config, report.versions),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{title}</title>'
+        f"<style>{report_page.STYLE}</style></head><body><main>"
+        + "\n".join(part for part in body if part)
+        + f"</main><script>{report_page.SCRIPT}</script></body></html>\n"
+    )
+
+
+def _cards(report: Report) -> str:
+    """Show each method's frame mean large; the last aligned one is the result."""
+    entries = tables.ordered(report.entries)
+    aligned = [entry for entry in entries if entry.kind == "aligned"]
+    cards = []
+    for entry in entries:
+        means = {
+            name: protocol.summarize(entry.scores, name, report.empty).jaccard.mean
+            for name in protocol.PROTOCOLS
+        }
+        result = bool(aligned) and entry is aligned[-1]
+        cards.append(
+            f'<div class="card{" result" if result else ""}">'
+            f"{html.escape(tables.display_name(entry))}"
+            f"<b>{tables.percent(means['frame_mean'])}</b>"
+            f'<span class="soft">J frame_mean &nbsp;·&nbsp; official '
+            f"{tables.percent(means['official'])}</span></div>"
+        )
+    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+
+def _scores(report: Report) -> str:
+    if not report.entries:
+        return "<h2>Scores</h2><p>No annotations, so nothing is scored.</p>"
+    headline = tables.headline(report.entries, report.empty)
+    frame_mean, official = (
+        tables.per_sequence(report.entries, which, report.empty, report.dataset)
+        for which in ("frame_mean", "official")
+    )
+    return (
+        f"<h2>Scores</h2>{report_sections.table(headline)}"
+        f"<h2>{html.escape(frame_mean.title)}</h2>"
+        f"{report_sections.table(frame_mean, mean=True)}"
+        f"<details><summary>{html.escape(official.title)}</summary>"
+        f"{report_sections.table(official, mean=True)}</details>"
+    )
+
+
+def _sequences(sequences: Sequence[SequenceView]) -> str:
+    shown = [sequence for sequence in sequences if sequence.frames]
+    if not shown:
+        return ""
+    scored = not all(math.isnan(sequence.jaccard) for sequence in shown)
+    if scored:
+        shown.sort(key=lambda s: math.inf if math.isnan(s.jaccard) else s.jaccard)
+    order = "worst first" if scored else "in order"
+    note = (
+        "<p>Turquoise is the object found; yellow, where drawn, outlines the "
+        "annotation, which nothing but the scores has seen. A number is J of the "
+        "frame.</p>"
+    )
+    boxes = "".join(map(_sequence, shown))
+    return f"<h2>Sequences, {order}</h2>{note}{boxes}"
+
+
+def _sequence(sequence: SequenceView) -> str:
+    captions = list(sequence.frames[0].pictures)
+    data = [
+        {
+            "name": frame.name,
+            "jaccard": frame.jaccard,
+            "pictures": [
+                base64.b64encode(frame.pictures.get(caption, b"")).decode()
+                for caption in captions
+            ],
+        }
+        for frame in sequence.frames
+    ]
+    figures = "".join(
+        f'<figure><img alt="{html.escape(caption)}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption in captions
+    )
+    scored = [
+        (f.jaccard, i) for i, f in enumerate(sequence.frames) if f.jaccard is not None
+    ]
+    worst = sorted(scored)[:WORST]
+    chips = "".join(
+        f'<button data-at="{at}">{html.escape(sequence.frames[at].name)} · '
+        f"{100 * jaccard:.1f}</button>"
+        for jaccard, at in worst
+    )
+    mean = "" if not scored else f"J of these frames {100 * sequence.jaccard:.1f}"
+    first = worst[0][1] if worst else 0
+    # "</" would end the script element early.
+    payload = json.dumps(data).replace("</", "<\\/")
+    return (
+        f'<section class="sequence"><div class="row">'
+        f'<h3>{html.escape(sequence.name)}</h3><span class="soft">{mean}</span>'
+        f'<span class="soft">{html.escape(sequence.caption)}</span></div>'
+        f'<div class="pictures">{figures}</div><div class="scrub">'
+        f'<button class="play">play</button><input type="range" min="0" '
+        f'max="{len(data) - 1}" value="{first}" aria-label="frame">'
+        "<output></output></div>"
+        + (f'<div class="worst">worst frames {chips}</div>' if chips else "")
+        + f'<script type="application/json">{payload}</script></section>'
+    )
