@@ -1,12 +1,18 @@
-"""Frame pair -> forward and backward flow, by the estimator a config names.
+"""Frame pairs -> forward and backward flow, by the estimator a config names.
 
 `dis` is OpenCV's Dense Inverse Search (Kroeger et al., ECCV 2016): no weights, 20 ms a
-direction at 428x240 on one core. `raft` is the paper's network (`raft.py`).
+direction at 428x240 on one core. `raft` is the paper's network (`raft.py`), one copy an
+accelerator. Flow computed elsewhere (`import`) is read by `data/imported_flow.py`.
 """
 
+import dataclasses
 import hashlib
+import os
+import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,21 +21,71 @@ from ml_collections import ConfigDict
 
 from imas_jax import errors
 
-FlowPair = tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w 2"]]
+FlowPair = tuple[Float[np.ndarray, "*b h w 2"], Float[np.ndarray, "*b h w 2"]]
+
+NAMES = ("dis", "raft", "import")
+ACCELERATOR_BATCH = 4  # pairs a call: fills an accelerator at 854x480, 3 GB of volume
 
 
-# Frames 0 and 1 (uint8 RGB) -> flow 0 -> 1 and 1 -> 0 in pixels of these frames.
-Estimator = Callable[[np.ndarray, np.ndarray], FlowPair]
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """Computes flow at a working size, and answers in pixels of the frames given.
+
+    Attributes:
+        compute: Frames 0 and 1, (b, h, w, 3) uint8 RGB, to flow 0 -> 1 and 1 -> 0,
+            (b, h, w, 2) float32 in pixels of these frames. Threads may share it.
+        short_side: Of the frames `compute` sees; 0 leaves frames as they are.
+        batch_size: Pairs a call should bring.
+        workers: Calls worth running at the same time.
+    """
+
+    compute: Callable[[np.ndarray, np.ndarray], FlowPair]
+    short_side: int = 0
+    batch_size: int = 1
+    workers: int = 1
+
+    def __call__(
+        self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
+    ) -> FlowPair:
+        """Return flow 0 -> 1 and 1 -> 0 of one pair."""
+        forward, backward = self.batch(frame0[None], frame1[None])
+        return forward[0], backward[0]
+
+    def batch(
+        self,
+        frames0: UInt8[np.ndarray, "b h w 3"],
+        frames1: UInt8[np.ndarray, "b h w 3"],
+    ) -> FlowPair:
+        """Return flow 0 -> 1 and 1 -> 0 of several pairs."""
+        h, w = frames0.shape[1:3]
+        scale = self.short_side / min(h, w)
+        if not self.short_side or scale == 1:
+            return self.compute(frames0, frames1)
+        size = (max(round(h * scale), 1), max(round(w * scale), 1))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+
+        def resized(frames: np.ndarray) -> np.ndarray:
+            return np.stack(
+                [cv2.resize(f, size[::-1], None, 0, 0, method) for f in frames]
+            )
+
+        flows = self.compute(resized(frames0), resized(frames1))
+        forward, backward = (
+            np.stack([resize_flow(f, (h, w)) for f in fields]) for fields in flows
+        )
+        return forward, backward
 
 
 def make_estimator(flow: ConfigDict) -> Estimator:
     """Build the estimator of `config.flow`.
 
     Raises:
-        UserError: If `flow.estimator` is unknown or its weights are missing.
+        UserError: If `flow.estimator` computes nothing or its weights are missing.
     """
     if flow.estimator == "dis":
-        return Scaled(Dis(), flow.size)
+        return Estimator(Dis(), flow.size, workers=os.cpu_count() or 1)
+    if flow.estimator == "raft":
+        return _raft(_weights(flow), flow.iterations, flow.size)
     raise _unknown(flow.estimator)
 
 
@@ -37,10 +93,15 @@ def digest(flow: ConfigDict) -> str:
     """Name everything the flow of `config.flow` depends on, without computing any.
 
     Raises:
-        UserError: As `make_estimator`.
+        UserError: If `flow.estimator` is unknown or its weights are missing.
     """
     if flow.estimator == "dis":
         return f"dis-medium-opencv{cv2.__version__}-size{flow.size}"
+    if flow.estimator == "raft":
+        weights = file_digest(_weights(flow))
+        return f"raft-{weights}-it{flow.iterations}-size{flow.size}"
+    if flow.estimator == "import":
+        return f"import-{Path(flow.source).resolve()}"
     raise _unknown(flow.estimator)
 
 
@@ -55,48 +116,58 @@ class Dis:
         self._local = threading.local()  # a DIS object keeps buffers between calls
 
     def __call__(
-        self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
+        self,
+        frames0: UInt8[np.ndarray, "b h w 3"],
+        frames1: UInt8[np.ndarray, "b h w 3"],
     ) -> FlowPair:
         """Return flow 0 -> 1 and 1 -> 0 in pixels."""
         if not hasattr(self._local, "dis"):
             preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
             self._local.dis = cv2.DISOpticalFlow.create(preset)
         dis = self._local.dis
-        grey0 = cv2.cvtColor(frame0, cv2.COLOR_RGB2GRAY)
-        grey1 = cv2.cvtColor(frame1, cv2.COLOR_RGB2GRAY)
-        return dis.calc(grey0, grey1, None), dis.calc(grey1, grey0, None)
+        grey0, grey1 = (
+            [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames]
+            for frames in (frames0, frames1)
+        )
+        both = list(zip(grey0, grey1, strict=True))
+        forward = np.stack([dis.calc(a, b, None) for a, b in both])
+        return forward, np.stack([dis.calc(b, a, None) for a, b in both])
 
 
-class Scaled:
-    """Runs an estimator at another resolution, and converts its units back.
+class DevicePool:
+    """Runs each call on whichever device is free.
 
     Args:
-        estimator: What computes the flow.
-        short_side: Of the frames the estimator sees; 0 leaves frames as they are.
+        copies: (device, estimator whose arrays live there), at least one.
+        batch_size: Shorter batches are filled up to it, so that nothing recompiles.
     """
 
-    def __init__(
-        self,
-        estimator: Estimator,
-        short_side: int,
-    ):
-        self._estimator, self._short_side = estimator, short_side
+    def __init__(self, copies: list[tuple[Any, Any]], batch_size: int):
+        self._free: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        self._batch_size = batch_size
+        for copy in copies:
+            self._free.put(copy)
 
     def __call__(
-        self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
+        self,
+        frames0: UInt8[np.ndarray, "b h w 3"],
+        frames1: UInt8[np.ndarray, "b h w 3"],
     ) -> FlowPair:
-        """Return flow 0 -> 1 and 1 -> 0 in pixels of the frames given."""
-        h, w = frame0.shape[:2]
-        scale = self._short_side / min(h, w)
-        if not self._short_side or scale == 1:
-            return self._estimator(frame0, frame1)
-        size = (max(round(h * scale), 1), max(round(w * scale), 1))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small0, small1 = (
-            cv2.resize(f, size[::-1], interpolation=method) for f in (frame0, frame1)
-        )
-        forward, backward = self._estimator(small0, small1)
-        return resize_flow(forward, (h, w)), resize_flow(backward, (h, w))
+        """Return flow 0 -> 1 and 1 -> 0 in pixels."""
+        import jax
+
+        count = len(frames0)
+        padding = ((0, max(self._batch_size - count, 0)), (0, 0), (0, 0), (0, 0))
+        device, estimator = self._free.get()
+        try:
+            with jax.default_device(device):
+                forward, backward = estimator.batch(
+                    np.pad(frames0, padding, mode="edge"),
+                    np.pad(frames1, padding, mode="edge"),
+                )
+        finally:
+            self._free.put((device, estimator))
+        return forward[:count], backward[:count]
 
 
 def resize_flow(
@@ -108,13 +179,42 @@ def resize_flow(
     return resized * np.array([size[1] / w, size[0] / h], np.float32)
 
 
-def _unknown(estimator: str) -> errors.UserError:
-    return errors.UserError(
-        f"flow.estimator = {estimator!r}", "dis", "set --config.flow.estimator=dis"
+def file_digest(path: Path) -> str:
+    """Return the first 16 hex digits of a file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _raft(weights: Path, iterations: int, short_side: int) -> Estimator:
+    # Here and not above: DIS needs neither JAX nor its start-up time.
+    import jax
+
+    from imas_jax.flow import raft
+
+    on_cpu = jax.default_backend() == "cpu"
+    copies = []
+    for device in jax.local_devices()[: 1 if on_cpu else None]:
+        with jax.default_device(device):
+            copies.append((device, raft.make_raft(weights, iterations)))
+    batch_size = 1 if on_cpu else ACCELERATOR_BATCH
+    return Estimator(
+        DevicePool(copies, batch_size), short_side, batch_size, 2 * len(copies)
     )
 
 
-def file_digest(path: str) -> str:
-    """Return the first 16 hex digits of a file's sha256."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def _weights(flow: ConfigDict) -> Path:
+    if flow.weights and Path(flow.weights).is_file():
+        return Path(flow.weights)
+    raise errors.UserError(
+        f"flow.weights = {flow.weights!r}" + (" is no file" if flow.weights else ""),
+        "a RAFT checkpoint, e.g. raft-things.pth (paper) of princeton-vl/RAFT",
+        "set --config.flow.weights=PATH, or --config.flow.estimator=dis (no weights)",
+    )
+
+
+def _unknown(estimator: str) -> errors.UserError:
+    return errors.UserError(
+        f"flow.estimator = {estimator!r}",
+        f"one of {', '.join(NAMES)}",
+        "set one of them, e.g. --config.flow.estimator=dis",
+    )

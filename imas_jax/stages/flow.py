@@ -2,18 +2,17 @@
 
 What exists and is sound is kept; a killed run loses the pairs in work (one a worker).
 Work is shared over processes in contiguous runs of pairs (each decodes its own part of
-a video) and over CPU cores within a process. A worker holds one pair.
+a video), and within a process over CPU cores or accelerators (`flow_pairs.py`).
 """
 
 import concurrent.futures
-import dataclasses
+import functools
 import itertools
 import json
 import os
 import shutil
 import statistics
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +22,15 @@ from ml_collections import ConfigDict
 
 from imas_jax import errors, progress
 from imas_jax.data import clips as clips_lib
-from imas_jax.flow import estimators, files, motion
+from imas_jax.data import imported_flow
+from imas_jax.flow import estimators, files
+from imas_jax.stages import flow_export, flow_pairs
 
 WARNINGS = {
     "no_motion": "almost nothing moves: there is nothing to learn from in these pairs",
     "camera_only": "the camera explains the motion: no object may be found",
     "inconsistent": "forward and backward flow disagree: blur, scene cuts, fast motion",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One pair to compute."""
-
-    clip: clips_lib.Clip
-    pair: clips_lib.Pair
-
-    @property
-    def gap(self) -> int:
-        """Return the frames between the two."""
-        return self.pair.second - self.pair.first
-
-    def fingerprint(self) -> str:
-        """Return what identifies the contents of both frames."""
-        first = self.clip.fingerprint(self.pair.first)
-        return f"{first}-{self.clip.fingerprint(self.pair.second)}"
-
-
-Task = tuple[Job, np.ndarray, np.ndarray]
 
 
 def flow_folder(config: ConfigDict, folder: Path) -> files.FlowFolder:
@@ -89,7 +69,11 @@ def run(
         UserError: If a frame or the disk fails; what is written stays valid.
     """
     target = flow_folder(config, folder)
-    jobs = all_jobs(clips, config.flow.gaps)
+    importer = None
+    if config.flow.estimator == "import":
+        importer = imported_flow.open_folder(Path(config.flow.source))
+        imported_flow.check(importer, clips, config.flow.gaps)
+    jobs = all_jobs(clips, config.flow.gaps, importer)
     index, count = process
     share = jobs[len(jobs) * index // count : len(jobs) * (index + 1) // count]
     todo = _missing(target, share)
@@ -100,14 +84,20 @@ def run(
             len(share),
             config.flow.estimator,
         )
-        _compute(config, target, todo)
+        _compute(config, target, todo, importer)
     wait()
     summary = summarise(target, clips, config.flow.gaps)
     summary["computed"] = len(todo)
+    if config.flow.export and index == 0:
+        summary["export"] = str(flow_export.export(config.flow, target, clips))
     return summary
 
 
-def all_jobs(clips: Sequence[clips_lib.Clip], gaps: Sequence[int]) -> list[Job]:
+def all_jobs(
+    clips: Sequence[clips_lib.Clip],
+    gaps: Sequence[int],
+    importer: imported_flow.Importer | None = None,
+) -> list[flow_pairs.Job]:
     """List every pair of every gap.
 
     Raises:
@@ -121,7 +111,7 @@ def all_jobs(clips: Sequence[clips_lib.Clip], gaps: Sequence[int]) -> list[Job]:
             )
     short.raise_if_any("clips", "more frames than flow.gaps", "drop them or the gap")
     return [
-        Job(clips[pair.clip], pair)
+        flow_pairs.Job(clips[pair.clip], pair, importer)
         for gap in gaps
         for pair in clips_lib.pairs(clips, gap)
     ]
@@ -160,14 +150,16 @@ def median_quality(rows: Sequence[Any]) -> dict[str, float]:
     return {name: statistics.median(row[name] for row in rows) for name in names}
 
 
-def _missing(target: files.FlowFolder, jobs: Sequence[Job]) -> list[Job]:
+def _missing(
+    target: files.FlowFolder, jobs: Sequence[flow_pairs.Job]
+) -> list[flow_pairs.Job]:
     """Keep the jobs whose files are not both there, sound and of the same frames."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         good = pool.map(lambda job: _is_done(target, job), jobs)
         return [job for job, done in zip(jobs, good, strict=True) if not done]
 
 
-def _is_done(target: files.FlowFolder, job: Job) -> bool:
+def _is_done(target: files.FlowFolder, job: flow_pairs.Job) -> bool:
     for direction in files.DIRECTIONS:
         path = target.path(job.clip.name, job.pair.first, direction, job.gap)
         if not path.exists():
@@ -183,13 +175,23 @@ def _is_done(target: files.FlowFolder, job: Job) -> bool:
     return True
 
 
-def _compute(config: ConfigDict, target: files.FlowFolder, jobs: list[Job]) -> None:
-    estimator = estimators.make_estimator(config.flow)
+def _compute(
+    config: ConfigDict,
+    target: files.FlowFolder,
+    jobs: list[flow_pairs.Job],
+    importer: imported_flow.Importer | None,
+) -> None:
+    if importer is not None:
+        compute, size = flow_pairs.imported(importer), 1
+        workers = os.cpu_count() or 1
+    else:
+        estimator = estimators.make_estimator(config.flow)
+        compute, size = flow_pairs.estimated(estimator), estimator.batch_size
+        workers = estimator.workers
+    write = functools.partial(flow_pairs.write_pair, config.flow.estimator, target)
     try:
         _check_disk(target, jobs)
-        done = _map_bounded(
-            lambda task: _one_pair(config, estimator, target, *task), _with_frames(jobs)
-        )
+        done = flow_pairs.compute_and_write(jobs, compute, size, workers, write)
         for _ in progress.progress(done, len(jobs), "flow", "pair"):
             pass
     except OSError as error:
@@ -201,72 +203,12 @@ def _compute(config: ConfigDict, target: files.FlowFolder, jobs: list[Job]) -> N
         ) from error
 
 
-def _with_frames(jobs: Sequence[Job]) -> Iterator[Task]:
-    """Read frames in order, each once in a run of pairs: videos cannot seek."""
-    held: dict[int, np.ndarray] = {}
-    last: Job | None = None
-    for job in jobs:
-        wanted = (job.pair.first, job.pair.second)
-        if last is None or last.clip is not job.clip or wanted[0] not in held:
-            held = {}
-        held = {t: frame for t, frame in held.items() if t >= wanted[0]}
-        # Frames between the two are read on the way, for the pairs that follow.
-        for t in range(max(held, default=wanted[0] - 1) + 1, wanted[1] + 1):
-            held[t] = job.clip.read(t)
-        yield job, held[wanted[0]], held[wanted[1]]
-        last = job
-
-
-def _map_bounded(work: Callable[[Task], None], tasks: Iterable[Task]) -> Iterator[None]:
-    """Map over threads (OpenCV lets go of the GIL), few in flight, in order."""
-    workers = os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        running: deque[concurrent.futures.Future[None]] = deque()
-        try:
-            for task in tasks:
-                running.append(pool.submit(work, task))
-                if len(running) > workers:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
-
-
-def _one_pair(
-    config: ConfigDict,
-    estimator: estimators.Estimator,
-    target: files.FlowFolder,
-    job: Job,
-    first: np.ndarray,
-    second: np.ndarray,
-) -> None:
-    fields = [files.half_resolution(f) for f in estimator(first, second)]
-    fits = [motion.fit_background(f, job.clip.size) for f in fields]
-    both = zip(files.DIRECTIONS, fields, fields[::-1], fits, strict=True)
-    for direction, field, other, homography in both:
-        meta = files.FlowMeta(
-            job.clip.name,
-            job.pair.first,
-            direction,
-            job.gap,
-            job.clip.size,
-            config.flow.estimator,
-            target.digest,
-            job.fingerprint(),
-        )
-        quality = motion.quality(field, other, homography, job.clip.size)
-        path = target.path(job.clip.name, job.pair.first, direction, job.gap)
-        files.write_flow(path, field, meta, homography, quality)
-
-
-def _bytes(jobs: Sequence[Job]) -> int:
+def _bytes(jobs: Sequence[flow_pairs.Job]) -> int:
     """Return what the files of these jobs will take: half resolution, two halves."""
     return sum(2 * (j.clip.size[0] * j.clip.size[1] + 2048) for j in jobs)
 
 
-def _check_disk(target: files.FlowFolder, jobs: Sequence[Job]) -> None:
+def _check_disk(target: files.FlowFolder, jobs: Sequence[flow_pairs.Job]) -> None:
     """Refuse before hours of work what cannot end well."""
     target.root.mkdir(parents=True, exist_ok=True)
     needed, free = _bytes(jobs), shutil.disk_usage(target.root).free

@@ -1,5 +1,9 @@
+import concurrent.futures
+import time
+
 import clip_writer
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -30,13 +34,13 @@ def test_dis_measures_pixels_in_both_directions():
 def test_another_working_size_keeps_pixels_of_the_frame(short_side, scale):
     seen = []
 
-    def stand_in(frame0, frame1):
-        seen.append(frame0.shape)
-        flow = np.broadcast_to(np.float32([4, -2]) * scale, (*frame0.shape[:2], 2))
+    def stand_in(frames0, frames1):
+        seen.append(frames0.shape)
+        flow = np.broadcast_to(np.float32([4, -2]) * scale, (*frames0.shape[:3], 2))
         return flow.copy(), -flow
 
-    forward, backward = estimators.Scaled(stand_in, short_side)(BEFORE, AFTER)
-    assert seen == [(96 * scale, 160 * scale, 3)]
+    forward, backward = estimators.Estimator(stand_in, short_side)(BEFORE, AFTER)
+    assert seen == [(1, 96 * scale, 160 * scale, 3)]
     np.testing.assert_allclose(forward, np.broadcast_to([4.0, -2.0], (96, 160, 2)))
     np.testing.assert_allclose(backward, np.broadcast_to([-4.0, 2.0], (96, 160, 2)))
 
@@ -76,3 +80,55 @@ def test_the_digest_changes_with_what_the_flow_depends_on_only():
 def test_an_unknown_estimator_is_told_by_name():
     with pytest.raises(errors.UserError, match=r"flow\.estimator = 'farneback'"):
         flow_of(estimator="farneback")
+
+
+def test_raft_runs_through_the_same_door(shared):
+    weights = shared / "weights/raft-small.pth"
+    config = clip_writer.config("unused").flow
+    config.update({"estimator": "raft", "weights": str(weights), "iterations": 2})
+    assert estimators.digest(config).startswith("raft-c7d41b9cc88442bb-it2")
+    forward, backward = estimators.make_estimator(config)(BEFORE, AFTER)
+    assert forward.shape == backward.shape == (96, 160, 2)
+    # RAFT is rough on frames this small; its numbers are tested with its network.
+    assert 1 < np.median(forward[SQUARE][..., 0]) < 6
+    assert -6 < np.median(backward[SQUARE][..., 0]) < -1
+
+
+def test_raft_without_weights_says_where_they_are_published():
+    for weights in ("", "gone.pth"):
+        for call in (estimators.make_estimator, estimators.digest):
+            config = clip_writer.config("unused").flow
+            config.update({"estimator": "raft", "weights": weights})
+            with pytest.raises(errors.UserError, match="princeton-vl/RAFT"):
+                call(config)
+
+
+class StandIn:
+    """Adds its own number to the difference of the frames' means."""
+
+    def __init__(self, number: int):
+        self.number, self.shapes, self.devices = number, [], set()
+
+    def batch(self, frames0, frames1):
+        self.shapes.append(frames0.shape)
+        self.devices.add(jax.numpy.zeros(1).device)
+        time.sleep(0.01)
+        change = (frames1.astype(float) - frames0).mean((1, 2, 3))
+        flow = np.broadcast_to(change[:, None, None, None], (*frames0.shape[:3], 2))
+        return flow, -flow
+
+
+def test_a_pool_keeps_every_device_busy_and_pads_short_batches():
+    copies = [(device, StandIn(n)) for n, device in enumerate(jax.local_devices()[:3])]
+    pool = estimators.DevicePool(copies, batch_size=4)
+    frames0 = np.zeros((3, 8, 8, 3), np.uint8)
+    frames1 = frames0 + np.uint8([10, 20, 30])[:, None, None, None]
+    with concurrent.futures.ThreadPoolExecutor(6) as workers:
+        calls = [workers.submit(pool, frames0, frames1) for _ in range(12)]
+        for call in calls:
+            forward, backward = call.result()
+            assert forward[:, 0, 0, 0].tolist() == [10, 20, 30]
+            assert (backward == -forward).all()
+    for device, copy in copies:
+        assert copy.devices == {device}
+        assert set(copy.shapes) == {(4, 8, 8, 3)}
