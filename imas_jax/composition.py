@@ -98,8 +98,11 @@ def scaling_residual(
 
 
 def clamp_flow(flow: Float[Array, "*b 2"], limit: float) -> Float[Array, "*b 2"]:
-    """Clip both components to [-limit, limit] pixels; the loss compares with this."""
-    return jnp.clip(flow, -limit, limit)
+    """Clip both components to [-limit, limit] pixels; the loss compares with this.
+
+    A limit of 0 leaves the flow as it is.
+    """
+    return jnp.clip(flow, -limit, limit) if limit > 0 else flow
 
 
 def affine_residual(
