@@ -12,11 +12,11 @@ Every object of a frame is merged into one foreground mask (FACTS.md):
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from absl import logging
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 from PIL import Image
@@ -28,6 +28,7 @@ from imas_jax.data import layouts
 # Grey above which an FBMS59 pixel is an object (peers' readers; two shots differ).
 FBMS_THRESHOLD = 0.1
 FBMS_THRESHOLDS = {"marple7": 0.05, "marple2": 0.4}
+COMPLETE = ("davis", "segtrackv2")  # every frame is annotated
 FBMS_WHITE = 0.99  # in colour annotations white is background
 
 
@@ -47,6 +48,10 @@ class Annotation:
     threshold: float = FBMS_THRESHOLD
 
 
+# Annotations by frame index, and files that annotate no frame of the clip.
+Matched = tuple[dict[int, Annotation], list[Path]]
+
+
 def has_annotations(data: ConfigDict, clip: clips_lib.Clip) -> bool:
     """Tell whether at least one frame of a clip is annotated."""
     return bool(annotated_frames(data, clip))
@@ -54,22 +59,45 @@ def has_annotations(data: ConfigDict, clip: clips_lib.Clip) -> bool:
 
 def annotated_frames(data: ConfigDict, clip: clips_lib.Clip) -> dict[int, Annotation]:
     """Return the annotations of a clip by frame index; {} where there are none."""
-    root, layout = Path(data.root), layouts.resolve(data)
-    if layout == "davis":
-        folder = root / "Annotations" / layouts.davis_resolution(data) / clip.name
-        return _by_stem(clip, (folder,))
-    if layout == "youtube_vos":
-        bases = (root / "train" / "Annotations", root / "Annotations")
-        return _by_stem(clip, tuple(b / clip.name for b in bases if b.is_dir())[:1])
-    if layout == "segtrackv2":
-        folder = root / "GroundTruth" / clip.name
-        objects = [p for p in folder.glob("*") if p.is_dir()]
-        return _by_stem(clip, tuple(sorted(objects)) or (folder,))
-    if layout == "fbms59":
-        path = clip.frames[0].path
-        assert path is not None
-        return _fbms_frames(clip, path.parent / "GroundTruth")
-    return {}
+    return _match(data, clip)[0]
+
+
+def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
+    """Find what is wrong with ground truth before anything is scored.
+
+    Every annotation is read. Clips without annotations are fine where no clip has any.
+
+    Raises:
+        UserError: One list: unreadable files, objects or (DAVIS) masks of another size
+            than their frame, annotations without frame; and frames without annotation
+            where the dataset annotates all, unless `data.partial`.
+    """
+    matched = [_match(data, clip) for clip in clips]
+    if not any(frames for frames, _ in matched):
+        return
+    layout, problems = layouts.resolve(data), errors.ProblemList()
+    for clip, (frames, lonely) in zip(clips, matched, strict=True):
+        for path in lonely if not data.partial else ():
+            problems.add(path, "annotates a frame that is not there")
+        bare = [f.name for f in clip.frames if f.index not in frames]
+        if bare and layout in COMPLETE and not data.partial:
+            some = ", ".join(bare[:5])
+            problems.add(clip.name, f"{len(bare)} frame(s) without annotation: {some}")
+        for index, annotation in frames.items():
+            try:
+                shape = read_annotation(annotation).shape
+            except errors.UserError as error:
+                problems.add(clip.name, error.found)
+                continue
+            if layout == "davis" and shape != clip.native_size:
+                where = annotation.paths[0]
+                problems.add(where, f"is {shape} (h, w), frame {index} is not")
+    problems.raise_if_any(
+        f"annotations of {data.root}",
+        "a readable mask of every frame the dataset annotates, and of no other",
+        "restore the published annotations; for a partial copy set "
+        "--config.data.partial=True; masks need none: --config.stage=predict",
+    )
 
 
 def read_annotation(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
@@ -88,42 +116,55 @@ def read_annotation(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
     return np.logical_or.reduce(masks)
 
 
-def _by_stem(clip: clips_lib.Clip, folders: tuple[Path, ...]) -> dict[int, Annotation]:
+def _match(data: ConfigDict, clip: clips_lib.Clip) -> Matched:
+    """Match a clip's frames with the files of its layout."""
+    root, layout = Path(data.root), layouts.resolve(data)
+    if layout == "davis":
+        folder = root / "Annotations" / layouts.davis_resolution(data) / clip.name
+        return _by_stem(clip, (folder,))
+    if layout == "youtube_vos":
+        bases = (root / "train" / "Annotations", root / "Annotations")
+        return _by_stem(clip, tuple(b / clip.name for b in bases if b.is_dir())[:1])
+    if layout == "segtrackv2":
+        folder = root / "GroundTruth" / clip.name
+        objects = [p for p in folder.glob("*") if p.is_dir()]
+        return _by_stem(clip, tuple(sorted(objects)) or (folder,))
+    if layout == "fbms59":
+        path = clip.frames[0].path
+        assert path is not None
+        return _by_number(clip, path.parent / "GroundTruth")
+    return {}, []
+
+
+def _by_stem(clip: clips_lib.Clip, folders: tuple[Path, ...]) -> Matched:
     """Match frames and annotation files by name, over one folder an object."""
     files: dict[str, list[Path]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*")):
             if path.suffix.lower() in (".png", ".bmp") and path.name[0] != ".":
                 files.setdefault(path.stem, []).append(path)
-    known = {frame.name for frame in clip.frames}
-    lonely = sorted(set(files) - known)
-    if lonely:
-        logging.warning(
-            "%s: %d annotation(s) without frame, e.g. %s",
-            clip.name,
-            len(lonely),
-            files[lonely[0]][0],
-        )
-    return {
-        frame.index: Annotation(tuple(files[frame.name]))
+    frames = {
+        frame.index: Annotation(tuple(files.pop(frame.name)))
         for frame in clip.frames
         if frame.name in files
     }
+    return frames, [paths[0] for paths in files.values()]
 
 
-def _fbms_frames(clip: clips_lib.Clip, folder: Path) -> dict[int, Annotation]:
+def _by_number(clip: clips_lib.Clip, folder: Path) -> Matched:
     """Match by the number in the file name: positions would be wrong in some shots."""
     number_of = {_number(f.name, clip.name): f.index for f in clip.frames}
     paths, rule = _fbms_paths(folder)
     threshold = FBMS_THRESHOLDS.get(clip.name, FBMS_THRESHOLD)
-    found: dict[int, Annotation] = {}
+    frames: dict[int, Annotation] = {}
+    lonely = []
     for path in paths:
         index = number_of.get(_number(path.stem, clip.name))
         if index is None:
-            logging.warning("%s has no frame; it is not scored", path)
-            continue
-        found[index] = Annotation((path,), rule, threshold)
-    return found
+            lonely.append(path)
+        else:
+            frames[index] = Annotation((path,), rule, threshold)
+    return frames, lonely
 
 
 def _fbms_paths(

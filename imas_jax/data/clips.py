@@ -16,9 +16,7 @@ datasets. No annotation is read here. What is checked, and how odd input is trea
 
 import concurrent.futures
 import dataclasses
-import itertools
 import os
-import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,21 +28,7 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from imas_jax import errors
-from imas_jax.data import images, layouts, video
-
-SHORTEST_SIDE = 16  # px: below it no flow estimator works
-
-# Sequences and frames as published (FACTS.md); checked where a copy claims to be one.
-PUBLISHED_DAVIS = {"trainval": (50, 3455), "train": (30, 2079), "val": (20, 1376)}
-PUBLISHED_DAVIS_RESOLUTIONS = ("480p", "1080p")
-PUBLISHED = {
-    ("segtrackv2", ""): (14, 976),
-    ("fbms59", ""): (59, 13860),
-    ("fbms59", "trainval"): (59, 13860),
-    ("fbms59", "train"): (29, 0),
-    ("fbms59", "val"): (30, 0),
-    ("fbms59", "test"): (30, 0),
-}
+from imas_jax.data import clip_checks, images, layouts, video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +123,13 @@ def find_clips(
         return (_video_clip(data),)
     listings = layouts.list_clips(data, split)
     problems, notes = errors.ProblemList(), errors.ProblemList()
-    _check_counts(listings, data, split, notes if data.partial else problems)
+    clip_checks.check_counts(listings, data, split, notes if data.partial else problems)
     found = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for listing in listings:
-            size = _check_listing(listing, pool, decode, data.partial, problems, notes)
+            size = clip_checks.check_listing(
+                listing, pool, decode, data.partial, problems, notes
+            )
             present = [p for p in listing.paths if p.exists()]
             frames = tuple(Frame(p.stem, p, i) for i, p in enumerate(present))
             found.append(Clip(listing.name, frames, _working(data, size), size))
@@ -167,6 +153,24 @@ def pairs(clips: Sequence[Clip], gap: int = 1) -> tuple[Pair, ...]:
     )
 
 
+def check_pixels(clips: Sequence[Clip]) -> None:
+    """Decode every image of some clips, as work that takes hours should first.
+
+    Raises:
+        UserError: One list of all damaged files.
+    """
+    paths = [f.path for clip in clips for f in clip.frames if f.path is not None]
+    problems = errors.ProblemList()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        headers = pool.map(lambda path: images.inspect(path, decode=True), paths)
+        for path, header in zip(paths, headers, strict=True):
+            if header.problem:
+                problems.add(path, header.problem)
+    problems.raise_if_any(
+        "frames", "images that decode to their end", "copy them again from their source"
+    )
+
+
 def pair_of_frame(clip: Clip, index: int) -> tuple[int, int]:
     """Return the pair that predicts a frame; the last frame reuses the last pair."""
     first = min(index, len(clip.frames) - 2)
@@ -182,10 +186,10 @@ def _video_clip(data: ConfigDict) -> Clip:
             "name the file, or set --config.data.layout=auto",
         )
     info = video.probe(path)
-    if info.count < 2 or min(info.size) < SHORTEST_SIDE:
+    if info.count < 2 or min(info.size) < clip_checks.SHORTEST_SIDE:
         raise errors.UserError(
             f"{path} holds {info.count} frame(s) of {info.size} (h, w)",
-            f"at least 2 frames with sides of {SHORTEST_SIDE} px",
+            f"at least 2 frames with sides of {clip_checks.SHORTEST_SIDE} px",
             "choose a longer or larger video",
         )
     if info.promised > info.count:
@@ -203,100 +207,6 @@ def _video_clip(data: ConfigDict) -> Clip:
 def _working(data: ConfigDict, native: tuple[int, int]) -> tuple[int, int]:
     h, w = data.size
     return (h, w) if h and w else native
-
-
-def _check_counts(
-    listings: Sequence[layouts.Listing],
-    data: ConfigDict,
-    split: str,
-    problems: errors.ProblemList,
-) -> None:
-    """Compare with the published numbers of sequences and frames."""
-    if data.sequences:
-        return
-    layout = layouts.resolve(data)
-    expected = PUBLISHED.get((layout, "" if layout == "segtrackv2" else split))
-    if (
-        layout == "davis"
-        and layouts.davis_resolution(data) in PUBLISHED_DAVIS_RESOLUTIONS
-    ):
-        expected = PUBLISHED_DAVIS.get(split)
-    if expected is None:
-        return
-    clips, frames = len(listings), sum(len(x.paths) for x in listings)
-    if clips < expected[0] or frames < expected[1]:
-        of = f"{expected[0]} sequences" + (
-            f", {expected[1]} frames" * bool(expected[1])
-        )
-        problems.add(
-            f"{layout} {split}".strip(),
-            f"a partial copy: {clips} sequences, {frames} frames; published are {of}",
-        )
-
-
-def _check_listing(
-    listing: layouts.Listing,
-    pool: concurrent.futures.Executor,
-    decode: bool,
-    partial: bool,
-    problems: errors.ProblemList,
-    notes: errors.ProblemList,
-) -> tuple[int, int]:
-    """Check one clip's files; return the size most of its frames have."""
-    missing = [p for p in listing.paths if not p.exists()]
-    present = [p for p in listing.paths if p.exists()]
-    gaps = notes if partial else problems
-    for path in missing:
-        gaps.add(path, "is listed in the image set but missing; copy it again")
-    _check_numbering(listing.name, present, problems, gaps)
-    if len(present) < 2:
-        problems.add(
-            listing.name, f"{len(present)} frame(s); motion needs two: remove the clip"
-        )
-    headers = list(pool.map(lambda p: images.inspect(p, decode), present))
-    sizes = [x.size for x in headers if not x.problem]
-    usual = max(sorted(set(sizes)), key=sizes.count) if sizes else (0, 0)
-    for path, header in zip(present, headers, strict=True):
-        if header.problem:
-            problems.add(path, header.problem)
-        elif header.size != usual:
-            problems.add(
-                path, f"is {header.size} (h, w), the clip is {usual}; resize or remove"
-            )
-    if sizes and min(usual) < SHORTEST_SIDE:
-        problems.add(
-            listing.name, f"frames are {usual}; no side may be under {SHORTEST_SIDE} px"
-        )
-    return usual
-
-
-def _check_numbering(
-    name: str,
-    paths: Sequence[Path],
-    problems: errors.ProblemList,
-    gaps: errors.ProblemList,
-) -> None:
-    """Find two files for one frame, and holes in the numbers (last digits of stems)."""
-    found = [re.search(r"(\d+)\D*$", p.stem) for p in paths]
-    if not paths or any(x is None for x in found):
-        return  # names without numbers say nothing about holes
-    numbers = [int(x.group(1)) for x in found if x is not None]
-    prefixes = {p.stem[: x.start()] for p, x in zip(paths, found, strict=True) if x}
-    if len(prefixes) > 1:
-        return  # e.g. dates: the last digits alone do not count frames
-    order = sorted(range(len(paths)), key=lambda i: numbers[i])
-    steps = [numbers[b] - numbers[a] for a, b in itertools.pairwise(order)]
-    usual = min((s for s in steps if s > 0), default=1)
-    for place, step in enumerate(steps):
-        before, after = paths[order[place]], paths[order[place + 1]]
-        if step == 0:
-            problems.add(after, f"is the same frame as {before.name}; remove one")
-        elif step > usual:
-            lost = step // usual - 1
-            gaps.add(
-                f"{name}: between {before.name} and {after.name}",
-                f"{lost} frame(s) missing; copy them again or renumber",
-            )
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

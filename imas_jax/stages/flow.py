@@ -78,6 +78,7 @@ def run(
     share = jobs[len(jobs) * index // count : len(jobs) * (index + 1) // count]
     todo = _missing(target, share)
     if todo:
+        clips_lib.check_pixels(list({job.clip.name: job.clip for job in todo}.values()))
         logging.info(
             "flow: %d of %d pairs to compute with %s",
             len(todo),

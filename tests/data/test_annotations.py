@@ -1,3 +1,5 @@
+import shutil
+
 import clip_writer
 import numpy as np
 import pytest
@@ -121,3 +123,54 @@ def test_fbms59_grey_annotations_unite_two_objects(shared):
     grey = np.asarray(Image.open(root / "Testset/made02/GroundTruth/001_gt.pgm"))
     assert set(np.unique(grey)) == {0, 85, 170}
     assert (made02 == (grey > 0)).all()
+
+
+def annotated_davis(tmp_path, names=("dog", "cat"), count: int = 3):
+    for name in names:
+        paths = clip_writer.write_clip(tmp_path / "JPEGImages/480p" / name, count)
+        for path in paths:
+            mask = np.where(SQUARE, 255, 0).astype(np.uint8)
+            clip_writer.save(tmp_path / "Annotations/480p" / name / path.name, mask)
+    data = clip_writer.config(tmp_path, "davis").data
+    return data, clips.find_clips(data, "")
+
+
+def test_sound_annotations_and_no_annotations_at_all_pass_the_check(tmp_path):
+    data, found = annotated_davis(tmp_path)
+    annotations.check(data, found)
+    shutil.rmtree(tmp_path / "Annotations")
+    annotations.check(data, found)
+
+
+def test_everything_wrong_with_annotations_is_listed_at_once(tmp_path):
+    data, found = annotated_davis(tmp_path, ("a", "b", "c", "d", "e"))
+    folder = tmp_path / "Annotations/480p"
+    (folder / "a/00001.png").unlink()
+    shutil.copy(folder / "b/00001.png", folder / "b/00009.png")
+    (folder / "c/00002.png").write_bytes(b"")
+    small = np.zeros((30, 40), np.uint8)
+    clip_writer.save(folder / "d/00000.png", small)
+    shutil.rmtree(folder / "e")
+    with pytest.raises(errors.UserError) as told:
+        annotations.check(data, found)
+    for words in (
+        "5 problem(s)",
+        "a: 1 frame(s) without annotation: 00001",
+        f"{folder / 'b/00009.png'}: annotates a frame that is not there",
+        f"annotation {folder / 'c/00002.png'} cannot be read",
+        f"{folder / 'd/00000.png'}: is (30, 40) (h, w)",
+        "e: 3 frame(s) without annotation",
+    ):
+        assert words in str(told.value)
+    data.partial = True
+    with pytest.raises(errors.UserError, match=r"2 problem\(s\)"):
+        annotations.check(data, found)
+
+
+def test_published_trees_pass_the_check(shared):
+    for name, layout in (("SegTrackv2", "segtrackv2"), ("FBMS59", "fbms59")):
+        config = clip_writer.config(shared / "data/formats" / name, layout)
+        config.data.partial = True
+        found = clips.find_clips(config.data, "trainval")
+        config.data.partial = False
+        annotations.check(config.data, found)

@@ -226,3 +226,16 @@ def test_youtube_vos_trees_are_read(tmp_path):
     clip_writer.write_clip(tmp_path / "train_all_frames/JPEGImages/00f88c4f0a", 3)
     (clip,) = find(tmp_path, "youtube_vos", split="train")
     assert clip.name == "00f88c4f0a"
+
+
+def test_damaged_pixels_of_all_clips_are_listed_at_once(tmp_path):
+    for name in ("a", "b"):
+        path = clip_writer.write_clip(tmp_path / name, 3)[1]
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(bytes(data))
+    found = find(tmp_path)
+    with pytest.raises(errors.UserError, match=r"2 problem\(s\)"):
+        clips.check_pixels(found)
+    with pytest.raises(errors.UserError, match="damaged"):
+        clips.find_clips(clip_writer.config(tmp_path).data, decode=True)

@@ -1,0 +1,133 @@
+"""What can be wrong with a dataset's files, found before any work starts.
+
+Each check adds to one list of problems, so that a report names everything at once. What
+is right and wrong is told in `clips.py`.
+"""
+
+import concurrent.futures
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from imas_jax import errors
+from imas_jax.data import images, layouts
+
+SHORTEST_SIDE = 16  # px: below it no flow estimator works
+
+# Sequences and frames as published (FACTS.md); checked where a copy claims to be one.
+PUBLISHED_DAVIS = {"trainval": (50, 3455), "train": (30, 2079), "val": (20, 1376)}
+PUBLISHED_DAVIS_RESOLUTIONS = ("480p", "1080p")
+PUBLISHED = {
+    ("segtrackv2", ""): (14, 976),
+    ("fbms59", ""): (59, 13860),
+    ("fbms59", "trainval"): (59, 13860),
+    ("fbms59", "train"): (29, 0),
+    ("fbms59", "val"): (30, 0),
+    ("fbms59", "test"): (30, 0),
+}
+
+
+def check_counts(
+    listings: Sequence[layouts.Listing],
+    data: ConfigDict,
+    split: str,
+    problems: errors.ProblemList,
+) -> None:
+    """Compare with the published numbers of sequences and frames."""
+    if data.sequences:
+        return
+    layout = layouts.resolve(data)
+    expected = PUBLISHED.get((layout, "" if layout == "segtrackv2" else split))
+    if (
+        layout == "davis"
+        and layouts.davis_resolution(data) in PUBLISHED_DAVIS_RESOLUTIONS
+    ):
+        expected = PUBLISHED_DAVIS.get(split)
+    if expected is None:
+        return
+    clips, frames = len(listings), sum(len(x.paths) for x in listings)
+    if clips < expected[0] or frames < expected[1]:
+        of = f"{expected[0]} sequences" + (
+            f", {expected[1]} frames" * bool(expected[1])
+        )
+        problems.add(
+            f"{layout} {split}".strip(),
+            f"a partial copy: {clips} sequences, {frames} frames; published are {of}",
+        )
+
+
+def check_listing(
+    listing: layouts.Listing,
+    pool: concurrent.futures.Executor,
+    decode: bool,
+    partial: bool,
+    problems: errors.ProblemList,
+    notes: errors.ProblemList,
+) -> tuple[int, int]:
+    """Check one clip's files; return the (h, w) most of its frames have.
+
+    Args:
+        listing: The clip's files, some of which may be missing.
+        pool: Where files are read.
+        decode: Decode pixels too.
+        partial: Missing frames are no problem, only worth a note.
+        problems: Gets what must be repaired.
+        notes: Gets what is worth a warning.
+    """
+    missing = [p for p in listing.paths if not p.exists()]
+    present = [p for p in listing.paths if p.exists()]
+    gaps = notes if partial else problems
+    for path in missing:
+        gaps.add(path, "is listed in the image set but missing; copy it again")
+    check_numbering(listing.name, present, problems, gaps)
+    if len(present) < 2:
+        problems.add(
+            listing.name, f"{len(present)} frame(s); motion needs two: remove the clip"
+        )
+    headers = list(pool.map(lambda p: images.inspect(p, decode), present))
+    sizes = [x.size for x in headers if not x.problem]
+    usual = max(sorted(set(sizes)), key=sizes.count) if sizes else (0, 0)
+    for path, header in zip(present, headers, strict=True):
+        if header.problem:
+            problems.add(path, header.problem)
+        elif header.size != usual:
+            problems.add(
+                path, f"is {header.size} (h, w), the clip is {usual}; resize or remove"
+            )
+    if sizes and min(usual) < SHORTEST_SIDE:
+        problems.add(
+            listing.name, f"frames are {usual}; no side may be under {SHORTEST_SIDE} px"
+        )
+    return usual
+
+
+def check_numbering(
+    name: str,
+    paths: Sequence[Path],
+    problems: errors.ProblemList,
+    gaps: errors.ProblemList,
+) -> None:
+    """Find two files for one frame, and holes in the numbers (last digits of stems)."""
+    found = [re.search(r"(\d+)\D*$", p.stem) for p in paths]
+    if not paths or any(x is None for x in found):
+        return  # names without numbers say nothing about holes
+    numbers = [int(x.group(1)) for x in found if x is not None]
+    prefixes = {p.stem[: x.start()] for p, x in zip(paths, found, strict=True) if x}
+    if len(prefixes) > 1:
+        return  # e.g. dates: the last digits alone do not count frames
+    order = sorted(range(len(paths)), key=lambda i: numbers[i])
+    steps = [numbers[b] - numbers[a] for a, b in itertools.pairwise(order)]
+    usual = min((s for s in steps if s > 0), default=1)
+    for place, step in enumerate(steps):
+        before, after = paths[order[place]], paths[order[place + 1]]
+        if step == 0:
+            problems.add(after, f"is the same frame as {before.name}; remove one")
+        elif step > usual:
+            lost = step // usual - 1
+            gaps.add(
+                f"{name}: between {before.name} and {after.name}",
+                f"{lost} frame(s) missing; copy them again or renumber",
+            )
