@@ -1,5 +1,6 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,9 +69,22 @@ def test_f_of_large_far_apart_and_border_touching_masks():
     assert metrics.boundary_f(prediction, truth) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("radius", [1, 2, 8])
-def test_the_tolerance_disk_is_the_official_one(radius):
-    np.testing.assert_array_equal(metrics._disk(radius), disk(radius))
+@pytest.mark.parametrize("radius", [1, 2, 8, 11, 70])
+@pytest.mark.parametrize("shape", [(5, 3), (40, 64), (90, 200)])
+def test_widening_is_dilation_by_the_official_disk(radius, shape):
+    image = (np.random.default_rng(radius).random(shape) < 0.01).astype(np.uint8)
+    image[0, 0] = image[-1, -1] = 1
+    packed = metrics._widened(metrics._pack(image, radius), radius)
+    found = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little")
+    expected = cv2.dilate(image, disk(radius).astype(np.uint8))
+    np.testing.assert_array_equal(found[:, : shape[1]], expected)
+
+
+def test_a_tolerance_in_pixels_may_be_wider_than_a_word():
+    truth, far = np.zeros((30, 300), bool), np.zeros((30, 300), bool)
+    truth[10:20, 10:20] = far[10:20, 110:120] = True
+    assert metrics.boundary_f(far, truth, tolerance=100) == 1.0
+    assert metrics.boundary_f(far, truth, tolerance=80) == 0.0
 
 
 def test_a_shift_within_the_tolerance_costs_no_boundary_accuracy():
