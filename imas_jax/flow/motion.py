@@ -51,12 +51,17 @@ def background_flow(
     frame_size: tuple[int, int] | None = None,
 ) -> Float[np.ndarray, "h w 2"]:
     """Return the flow of a homography, in pixels of the frame, on a grid of `size`."""
-    position = pixel_positions(size, frame_size)
-    homogeneous = np.concatenate([position, np.ones((*size, 1))], axis=-1)
-    moved = homogeneous @ homography.T
-    depth = moved[..., 2:]
+    x, y = pixel_axes(size, frame_size)
+
+    def row(a: np.ndarray) -> np.ndarray:
+        return (a[0] * x)[None, :] + (a[1] * y + a[2])[:, None]
+
+    depth = row(homography[2])
     depth = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
-    return (moved[..., :2] / depth - position).astype(np.float32)
+    flow = np.empty((*size, 2), np.float32)
+    flow[..., 0] = row(homography[0]) / depth - x[None, :]
+    flow[..., 1] = row(homography[1]) / depth - y[:, None]
+    return flow
 
 
 def motion_magnitude(
@@ -66,7 +71,7 @@ def motion_magnitude(
 ) -> Float[np.ndarray, "h w"]:
     """Return how far each pixel moves against the background, in pixels."""
     background = background_flow(homography, flow.shape[:2], frame_size)
-    return np.linalg.norm(flow.astype(np.float32) - background, axis=-1)
+    return np.sqrt(_square_norm(flow.astype(np.float32) - background))
 
 
 def motion_mask(
@@ -91,14 +96,21 @@ def motion_mask(
 def pixel_positions(
     size: tuple[int, int], frame_size: tuple[int, int] | None = None
 ) -> Float[np.ndarray, "h w 2"]:
-    """Return where grid points lie, as (x, y) pixel indices of the frame.
+    """Return where grid points lie, as (x, y) pixel indices of the frame."""
+    return np.stack(np.meshgrid(*pixel_axes(size, frame_size)), axis=-1)
+
+
+def pixel_axes(
+    size: tuple[int, int], frame_size: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the x of a grid's columns and the y of its rows.
 
     Half-pixel centres: grid point i of n lies at (i + 0.5) * N / n - 0.5.
     """
     frame_h, frame_w = frame_size or size
     y = (np.arange(size[0]) + 0.5) * (frame_h / size[0]) - 0.5
     x = (np.arange(size[1]) + 0.5) * (frame_w / size[1]) - 0.5
-    return np.stack(np.meshgrid(x, y), axis=-1)
+    return x, y
 
 
 def quality(
@@ -123,7 +135,7 @@ def quality(
         `camera_only`, `inconsistent`.
     """
     flow, opposite = flow.astype(np.float32), opposite.astype(np.float32)
-    magnitude = np.linalg.norm(flow, axis=-1)
+    magnitude = np.sqrt(_square_norm(flow))
     residual = float(np.percentile(motion_magnitude(flow, homography, frame_size), 95))
     consistent = float(consistency(flow, opposite, frame_size).mean())
     camera = affine_share(flow)
@@ -152,13 +164,13 @@ def consistency(
     """
     h, w = flow.shape[:2]
     frame_h, frame_w = frame_size or (h, w)
-    step = np.array([w / frame_w, h / frame_h], np.float32)  # grid points a pixel
-    target = pixel_positions((h, w)).astype(np.float32) + flow * step
-    x, y = target[..., 0], target[..., 1]
+    step = np.float32(w / frame_w), np.float32(h / frame_h)  # grid points a pixel
+    x = np.arange(w, dtype=np.float32)[None, :] + flow[..., 0] * step[0]
+    y = np.arange(h, dtype=np.float32)[:, None] + flow[..., 1] * step[1]
     inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
     there = cv2.remap(opposite, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    gap = np.square(flow + there).sum(-1)
-    bound = 0.01 * (np.square(flow).sum(-1) + np.square(there).sum(-1)) + 0.5
+    gap = _square_norm(flow + there)
+    bound = 0.01 * (_square_norm(flow) + _square_norm(there)) + 0.5
     return inside & (gap < bound)
 
 
@@ -167,14 +179,17 @@ def affine_share(flow: Float[np.ndarray, "h w 2"]) -> float:
 
     1.0 for no motion at all: nothing is left to explain.
     """
+    h, w = flow.shape[:2]
     energy = float(np.square(flow, dtype=np.float64).sum())
     if energy == 0.0:
         return 1.0
-    position = pixel_positions(flow.shape[:2]).reshape(-1, 2)
-    design = np.concatenate([position, np.ones((len(position), 1))], axis=1)
-    target = flow.reshape(-1, 2).astype(np.float64)
-    fit = np.linalg.solve(design.T @ design, design.T @ target)
-    return 1.0 - float(np.square(target - design @ fit).sum()) / energy
+    # On a grid 1, x and y are orthogonal once centred: three projections add up.
+    x, y = np.arange(w) - (w - 1) / 2, np.arange(h) - (h - 1) / 2
+    columns, rows = flow.sum(0, dtype=np.float64), flow.sum(1, dtype=np.float64)
+    explained = np.square(rows.sum(0)) / (h * w)
+    explained += np.square(x @ columns) / max(h * np.square(x).sum(), 1e-9)
+    explained += np.square(y @ rows) / max(w * np.square(y).sum(), 1e-9)
+    return float(explained.sum() / energy)
 
 
 def subtract_background(
@@ -185,3 +200,7 @@ def subtract_background(
     """Return flow minus camera motion, in pixels of the frame."""
     background = background_flow(homography, flow.shape[:2], frame_size)
     return flow.astype(np.float32) - background
+
+
+def _square_norm(flow: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:
+    return np.einsum("hwk,hwk->hw", flow, flow)
