@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from imas_jax.data import scenes
 from imas_jax.data.cutouts import SUPERSAMPLE
+from imas_jax.data.poses import Layer, Pose, Scene
 from imas_jax.errors import UserError
 
 JPEG_QUALITY = 95
@@ -104,7 +105,7 @@ def render_demo(
 
 
 def render_frame(
-    scene: scenes.Scene, index: int, size: tuple[int, int], rng: np.random.Generator
+    scene: Scene, index: int, size: tuple[int, int], rng: np.random.Generator
 ) -> RenderedFrame:
     """Render one frame.
 
@@ -119,12 +120,15 @@ def render_frame(
     colour = np.zeros((h * SUPERSAMPLE, w * SUPERSAMPLE, 3), np.float32)
     seen = np.zeros((len(scene.layers), h * SUPERSAMPLE, w * SUPERSAMPLE), np.float32)
     for number, layer in enumerate(scene.layers):
-        rgba = _sample(layer, layer.poses[index], points)
+        box = _reach(layer, layer.poses[index], colour.shape)
+        if points[box].size == 0:
+            continue  # out of sight
+        rgba = _sample(layer, layer.poses[index], points[box])
         through = 1.0 - rgba[..., 3]
-        colour = rgba[..., :3] + colour * through[..., None]
+        colour[box] = rgba[..., :3] + colour[box] * through[..., None]
         if layer.kind != "light":
-            seen *= through
-            seen[number] = rgba[..., 3]
+            seen[:number, *box] *= through
+            seen[number, *box] = rgba[..., 3]
     average = cv2.resize(colour, (w, h), interpolation=cv2.INTER_AREA)
     share = np.stack(
         [cv2.resize(s, (w, h), interpolation=cv2.INTER_AREA) for s in seen]
@@ -142,7 +146,7 @@ def render_frame(
 
 
 def exact_flow(
-    scene: scenes.Scene, surface: np.ndarray, source: int, destination: int
+    scene: Scene, surface: np.ndarray, source: int, destination: int
 ) -> Float[np.ndarray, "h w 2"]:
     """Return where each pixel's surface goes, in pixels.
 
@@ -163,7 +167,7 @@ def exact_flow(
 
 
 def _sample(
-    layer: scenes.Layer, pose: scenes.Pose, points: Float[np.ndarray, "h w 2"]
+    layer: Layer, pose: Pose, points: Float[np.ndarray, "h w 2"]
 ) -> Float[np.ndarray, "h w 4"]:
     """Read a layer at frame coordinates; a background repeats its edge, mirrored."""
     position = (pose.to_layer(points) * SUPERSAMPLE - 0.5).astype(np.float32)
@@ -179,13 +183,26 @@ def _sample(
     )
 
 
+def _reach(layer: Layer, pose: Pose, size: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the samples of the frame a layer can touch; a background, all of them."""
+    if layer.kind == "background":
+        return slice(0, size[0]), slice(0, size[1])
+    h, w = np.array(layer.image.shape[:2]) / SUPERSAMPLE
+    side = abs(pose.sway) + 1.0
+    corners = np.array([(x, y) for x in (-side, w + side) for y in (-1.0, h + 1.0)])
+    reach = (corners @ pose.matrix[:, :2].T + pose.matrix[:, 2]) * SUPERSAMPLE
+    low = np.clip(np.floor(reach.min(axis=0)).astype(int), 0, None)
+    high = np.clip(np.ceil(reach.max(axis=0)).astype(int), 0, None)
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
 def _pixel_centres(h: int, w: int) -> Float[np.ndarray, "h w 2"]:
     x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
     return np.stack([x, y], axis=-1)
 
 
 def _write_clip(
-    root: Path, scene: scenes.Scene, size: tuple[int, int], rng: np.random.Generator
+    root: Path, scene: Scene, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
     folders = {
         kind: root / kind / f"{size[0]}p" / scene.name

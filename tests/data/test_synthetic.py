@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -6,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imas_jax.data import scenes, synthetic
+from imas_jax.data import poses, scenes, synthetic
 from imas_jax.errors import UserError
 
 SIZE = (96, 160)
@@ -104,7 +105,7 @@ def test_masks_move_with_the_flow(demo, clip):
 
 def test_a_pose_and_its_inverse_cancel():
     matrix = np.array([[1.1, -0.3, 20.0], [0.2, 0.9, -4.0]])
-    pose = scenes.Pose(matrix, sway=6.0, wavelength=50.0, phase=0.7)
+    pose = poses.Pose(matrix, sway=6.0, wavelength=50.0, phase=0.7)
     points = np.random.default_rng(0).uniform(-100, 300, (200, 2))
     np.testing.assert_allclose(pose.to_layer(pose.to_frame(points)), points, atol=1e-9)
 
@@ -126,7 +127,7 @@ def test_the_camera_pans_over_the_background(demo):
 
 def test_the_reflection_moves_but_is_not_the_object(demo):
     (scene,) = scenes.build_scenes(SIZE, FRAMES, 0, ("cat-mirror",))
-    bare = scenes.Scene("bare", scene.layers[::2], scene.gains)
+    bare = poses.Scene("bare", scene.layers[::2], scene.gains)
     frame = [
         synthetic.render_frame(s, 0, SIZE, np.random.default_rng(0))
         for s in (scene, bare)
@@ -141,13 +142,13 @@ def test_the_reflection_moves_but_is_not_the_object(demo):
 def test_an_edge_pixel_is_the_area_average_of_both_sides():
     white = np.ones((64, 64, 4), np.float32)
     black = white * np.array([0, 0, 0, 1], np.float32)
-    half = scenes.Pose(np.array([[1.0, 0, 3.5], [0, 1, 0]]))
-    still = scenes.Pose(np.eye(3)[:2])
-    scene = scenes.Scene(
+    half = poses.Pose(np.array([[1.0, 0, 3.5], [0, 1, 0]]))
+    still = poses.Pose(np.eye(3)[:2])
+    scene = poses.Scene(
         "edge",
         (
-            scenes.Layer(black, "background", (still,)),
-            scenes.Layer(white, "object", (half,)),
+            poses.Layer(black, "background", (still,)),
+            poses.Layer(white, "object", (half,)),
         ),
         (1.0,),
         noise=0.0,
@@ -157,6 +158,16 @@ def test_an_edge_pixel_is_the_area_average_of_both_sides():
     assert frame.image[4, 2].tolist() == [0, 0, 0]
     assert 90 < frame.image[4, 3, 0] < 165
     assert frame.image[4, 4].tolist() == [255, 255, 255]
+
+
+def test_an_object_out_of_sight_leaves_an_empty_mask():
+    (scene,) = scenes.build_scenes(SIZE, 1, 0, ("cup-pan",))
+    away = poses.Pose(np.array([[1.0, 0, 900], [0, 1, -500]]))
+    gone = dataclasses.replace(scene.layers[1], poses=(away,))
+    scene = dataclasses.replace(scene, layers=(scene.layers[0], gone))
+    frame = synthetic.render_frame(scene, 0, SIZE, np.random.default_rng(0))
+    assert not frame.mask.any()
+    assert frame.image.std() > 10
 
 
 def test_seeds_give_other_clips_and_the_same_seed_the_same(tmp_path, demo):
