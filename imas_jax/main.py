@@ -1,7 +1,7 @@
 """Run IMAS: `python -m imas_jax.main --config=configs/davis.py`.
 
     --config=FILE[:VARIANT]       configs/davis.py, demo.py, video.py, ...
-    --config.FIELD=VALUE          any field of the config; all are documented in its file
+    --config.FIELD=VALUE          any field of the config; configs/davis.py has them all
     --config.stage=STAGE          all | flow | prepare | discover | align | refine |
                                   predict | evaluate | report
     --config.workdir=DIR          where everything is written
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     config = _CONFIG.value.lock()
     commandline.check_stage(config.stage, protocol.names())
-    whole = run.Run(inputs.locate(config), protocol.STAGES)
+    whole = run.Run(inputs.locate(run.adopt_network(config)), protocol.STAGES)
     whole.make(protocol.LAST if config.stage == "all" else config.stage)
 
 

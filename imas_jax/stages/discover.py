@@ -1,7 +1,5 @@
 """Stage 1, object discovery (paper Sec. 3.2): flow supervises an image network."""
 
-from pathlib import Path
-
 from absl import logging
 
 from imas_jax.conventions import Tree
@@ -24,7 +22,7 @@ def work(run: Run) -> Output:
 def starting_variables(run: Run) -> Tree:
     """Choose where training starts: another run, given weights, or random.
 
-    The stage's own checkpoint, if there is one, is preferred by the loop over all three.
+    The stage's own checkpoint, if there is one, is preferred to all three by the loop.
 
     Raises:
         UserError: If the run to start from holds no checkpoint.

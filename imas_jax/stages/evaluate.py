@@ -5,6 +5,7 @@ if `predict.crf` names one; each with the aligned channel, and on request (named
 such) with the channel that annotations would pick.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,17 +43,40 @@ def work(run: Run) -> Output:
         logging.info("evaluate: no annotations at %s, nothing to score", data.root)
         return Output("unannotated", {"annotated": False})
     entries = list(_entries(run, scored))
-    empty = "skip" if layouts.resolve(data) in ("segtrackv2", "fbms59") else "one"
+    empty = empty_rule(run.config)
     folder = run.workdir / "evaluate"
     dataset = layouts.resolve(data)
     tables.write(folder, entries, empty, dataset)
-    for table in (
-        tables.per_sequence(entries, "frame_mean", empty, dataset),
-        tables.headline(entries, empty),
-    ):
-        logging.info("\n%s", table.text())
-    values = {"annotated": True, **tables.as_json(entries, empty)}
+    logging.info("\n%s", tables.headline(entries, empty).text())
+    values = {
+        "annotated": True,
+        **tables.as_json(entries, empty),
+        "entries": [dataclasses.asdict(entry) for entry in entries],
+    }
     return Output(digest(values), values)
+
+
+def empty_rule(config: ConfigDict) -> protocol.Empty:
+    """Return what a frame scores in which both masks are empty (the authors' tools)."""
+    return "skip" if config.data.layout in ("segtrackv2", "fbms59") else "one"
+
+
+def read_entries(run: Run) -> tuple[protocol.Entry, ...]:
+    """Read back what this stage scored; nothing without annotations."""
+    values = run.values("evaluate")
+    if not values["annotated"]:
+        return ()
+    return tuple(
+        protocol.Entry(
+            **{
+                **entry,
+                "scores": tuple(
+                    protocol.SequenceScore(**score) for score in entry["scores"]
+                ),
+            }
+        )
+        for entry in values["entries"]
+    )
 
 
 def annotated_clips(config: ConfigDict) -> list[Scored]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16
+from jaxtyping import Bool, Float16
+from PIL import Image
 
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
@@ -49,6 +50,23 @@ def read(folder: Path, clip: Clip) -> Float16[np.ndarray, "t hm wm c"]:
             f"remove {folder.parent} and run the same command again",
         )
     return masks
+
+
+def read_png(file: Path) -> Bool[np.ndarray, "h w"]:
+    """Read a mask that the predict stage wrote.
+
+    Raises:
+        UserError: If it is not there or cannot be read.
+    """
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image) > 0
+    except OSError as error:
+        raise UserError(
+            f"mask {file} cannot be read ({error})",
+            "the PNG that the predict stage wrote",
+            f"remove {file.parents[2]} and run the same command again",
+        ) from error
 
 
 def path(folder: Path, clip: Clip) -> Path:

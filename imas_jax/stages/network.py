@@ -1,4 +1,4 @@
-"""What training and prediction stages share: the network, its start, its checkpoints."""
+"""What training and prediction share: the network, its start, its checkpoints."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import optax
 from ml_collections import ConfigDict
 
 from imas_jax.conventions import Tree
-from imas_jax.errors import UserError
 from imas_jax.data import augment, pipeline
 from imas_jax.data import training_set as training_sets
+from imas_jax.errors import UserError
 from imas_jax.models import pretrained
 from imas_jax.models.imas import IMAS, make_model, mask_size
 from imas_jax.stages import inputs

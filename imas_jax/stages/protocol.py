@@ -1,4 +1,4 @@
-"""The protocol as a list: every stage, what it needs, and the config that decides it."""
+"""The protocol as a list: every stage, what it needs, and what decides its result."""
 
 from imas_jax.stages import (
     align,

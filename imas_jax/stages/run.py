@@ -83,9 +83,20 @@ class Run:
         self.stages = {stage.name: stage for stage in stages}
         self.restored = Path(config.restore) if config.restore else None
 
+    def brought_in(self, name: str) -> bool:
+        """Tell whether a stage's result is the restored run's.
+
+        A run that is restored to be evaluated brings all it trained. One that is
+        restored to train a stage further brings what comes before that stage.
+        """
+        if self.restored is None or name not in TRAINED:
+            return False
+        stage = self.config.stage
+        return stage not in TRAINED or TRAINED.index(name) < TRAINED.index(stage)
+
     def folder(self, name: str) -> Path:
         """Return a stage's folder, the restored run's for what was trained there."""
-        if self.restored is not None and name in TRAINED:
+        if self.restored is not None and self.brought_in(name):
             return self.restored / name
         return self.workdir / name
 
@@ -112,8 +123,7 @@ class Run:
     def make(self, name: str) -> None:
         """Finish a stage, and before it every stage it needs."""
         stage = self.stages[name]
-        brought_in = self.restored is not None and name in TRAINED
-        if brought_in:
+        if self.brought_in(name):
             self.result(name)  # must be there
             return
         for needed in stage.needs:
@@ -154,19 +164,15 @@ class Run:
         while todo:
             one = todo.pop()
             sections |= set(one.sections)
-            todo += [
-                self.stages[name]
-                for name in one.needs
-                if self.restored is None or name not in TRAINED
-            ]
+            todo += [self.stages[n] for n in one.needs if not self.brought_in(n)]
         flat = flatten(self.config)
         kept = {
             key: value
             for key, value in flat.items()
             if key.split(".")[0] in sections and key not in NEUTRAL
         }
-        if self.restored is not None and "predict" in sections:
-            kept["restore"] = str(self.restored)
+        if any(self.brought_in(name) for name in TRAINED) or "discover" in sections:
+            kept["restore"] = str(self.restored or "")
         return json.loads(json.dumps(kept))
 
     def _is_finished(
@@ -198,6 +204,38 @@ class Run:
         if parallel.process()[0] == 0:
             shutil.rmtree(folder)
         return False
+
+
+def adopt_network(config: ConfigDict) -> ConfigDict:
+    """Return the config with the restored run's network in place of its own.
+
+    What decides shapes and which checkpoint is final is read from that run, so that
+    nobody has to repeat it: `model`, `precision`, and the stages' `steps` and `ema`.
+
+    Raises:
+        UserError: If there is no run at `config.restore`.
+    """
+    if not config.restore:
+        return config
+    folder = Path(config.restore)
+    found = [folder / stage / "config.json" for stage in reversed(TRAINED)]
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise UserError(
+            f"restore = {config.restore!r} is not a run",
+            "the workdir of a run that trained: it has discover/config.json",
+            "name the folder that was that run's --config.workdir",
+        )
+    adopted = config.copy_and_resolve_references().unlock()
+    known = flatten(config)
+    for field, value in _read_json(found[0])["config"].items():
+        section, _, name = field.partition(".")
+        decisive = section in ("model", "precision") or name in ("steps", "ema")
+        if decisive and field in known:
+            trained_here = section == config.stage and name in ("steps", "ema")
+            if not trained_here:
+                adopted.update_from_flattened_dict({field: value})
+    return adopted.lock()
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -158,8 +158,8 @@ class MetricsLog:
                 raise UserError(
                     f"{self._name}: the loss is {values['loss']} at step {step}",
                     "a finite loss",
-                    "lower learning_rate, or look at the flow of this dataset; the last "
-                    f"good checkpoint is kept in {self._path.parent / 'checkpoints'}",
+                    "lower learning_rate, or look at this dataset's flow; the last good"
+                    f"one is kept in {self._path.parent / 'checkpoints'}",
                 )
             lines.append(json.dumps({"step": step, **values}) + "\n")
         with self._path.open("a") as file:

@@ -68,7 +68,7 @@ def device_key(key: jax.Array) -> jax.Array:
 
 
 def replicate(tree: Any, count: int = 0) -> Any:
-    """Make one copy of a host tree a device (0: every local one), on a new first axis."""
+    """Copy a host tree for each device (0: every local one) along a new first axis."""
     count = count or jax.local_device_count()
     return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
 

@@ -1,0 +1,76 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_config, write_clip
+
+from imas_jax.stages import protocol
+from imas_jax.stages.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole tiny run on one unannotated clip."""
+    root = tmp_path_factory.mktemp("whole")
+    write_clip(root / "clip")
+    config = tiny_config(root / "clip", root / "run")
+    Run(config.lock(), protocol.STAGES).make(protocol.LAST)
+    return root
+
+
+def test_every_stage_leaves_a_result(finished):
+    for stage in protocol.STAGES:
+        result = json.loads((finished / "run" / stage.name / "result.json").read_text())
+        assert result["stage"] == stage.name
+        assert result["seconds"] >= 0
+
+
+def test_every_frame_gets_a_mask_of_its_size_and_name(finished):
+    folder = finished / "run/predict/masks/clip"
+    assert [p.name for p in sorted(folder.iterdir())] == [
+        f"{t:05d}.png" for t in range(8)
+    ]
+    with Image.open(folder / "00000.png") as image:
+        assert image.size == (64, 48)
+        assert image.mode == "P"
+
+
+def test_the_report_opens_without_a_network(finished):
+    page = (finished / "run/report/report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert "No annotations" in page
+
+
+def test_a_second_run_does_nothing_and_says_so(finished, caplog):
+    before = {
+        p: p.stat().st_mtime_ns for p in (finished / "run").rglob("*") if p.is_file()
+    }
+    config = tiny_config(finished / "clip", finished / "run")
+    with caplog.at_level("INFO"):
+        Run(config.lock(), protocol.STAGES).make(protocol.LAST)
+    after = {
+        p: p.stat().st_mtime_ns for p in (finished / "run").rglob("*") if p.is_file()
+    }
+    assert before == after
+    assert sum("already done" in r.message for r in caplog.records) >= len(
+        protocol.STAGES
+    )
+
+
+def test_a_restored_run_predicts_what_the_run_itself_predicted(finished, tmp_path):
+    config = tiny_config(finished / "clip", tmp_path / "again")
+    config.restore, config.stage = str(finished / "run"), "evaluate"
+    config.model.width = 16  # the restored run's network is taken, not this
+    from imas_jax.stages.run import adopt_network
+
+    Run(adopt_network(config), protocol.STAGES).make("evaluate")
+    for path in sorted((finished / "run/predict/soft").iterdir()):
+        np.testing.assert_array_equal(
+            np.load(path), np.load(tmp_path / "again/predict/soft" / path.name)
+        )
+    assert not (tmp_path / "again/discover").exists()
+    shutil.rmtree(tmp_path / "again")
