@@ -6,7 +6,8 @@ datasets. No annotation is read here. What is checked, and how odd input is trea
 - frame order: natural order of names, so unpadded numbers ("9" before "10") are fine;
 - a gap in the numbering is a missing frame: refused, or with `data.partial` told and
   accepted (the pair across the gap stays a pair). Constant steps (0, 5, 10) are fine;
-- two files for one frame (`1.jpg` and `01.jpg`, `1.jpg` and `1.png`) are refused;
+- two files for one frame (`1.jpg` and `01.jpg`, `1.jpg` and `1.png`) are refused; a
+  frame that repeats the one before is kept, with a warning from the flow stage;
 - frames of one clip must have one size; clips may differ, unless `data.size` is set;
 - clips of one frame, sides under 16 px, empty, truncated, unreadable files: refused;
 - hidden files and files that are no images are left alone; names may hold spaces and
@@ -16,6 +17,7 @@ datasets. No annotation is read here. What is checked, and how odd input is trea
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import zlib
 from collections.abc import Sequence
@@ -156,6 +158,8 @@ def pairs(clips: Sequence[Clip], gap: int = 1) -> tuple[Pair, ...]:
 def check_pixels(clips: Sequence[Clip]) -> None:
     """Decode every image of some clips, as work that takes hours should first.
 
+    Neighbours that are the same file twice are worth a warning: nothing moves there.
+
     Raises:
         UserError: One list of all damaged files.
     """
@@ -163,9 +167,15 @@ def check_pixels(clips: Sequence[Clip]) -> None:
     problems = errors.ProblemList()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         headers = pool.map(lambda path: images.inspect(path, decode=True), paths)
+        sums = pool.map(lambda path: zlib.crc32(path.read_bytes()), paths)
         for path, header in zip(paths, headers, strict=True):
             if header.problem:
                 problems.add(path, header.problem)
+        for (before, a), (after, b) in itertools.pairwise(
+            zip(paths, sums, strict=True)
+        ):
+            if a == b and before.parent == after.parent:
+                logging.warning("%s repeats %s: no motion there", after, before.name)
     problems.raise_if_any(
         "frames", "images that decode to their end", "copy them again from their source"
     )

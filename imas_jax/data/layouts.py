@@ -25,6 +25,9 @@ from imas_jax import errors
 from imas_jax.data import images
 
 
+FILMS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif")
+
+
 @dataclasses.dataclass(frozen=True)
 class Listing:
     """The files of one clip, in order, as found or as a list file promises them."""
@@ -147,10 +150,14 @@ def _subfolders(folder: Path, expected: str) -> list[Path]:
         if p.is_dir() and not p.name.startswith((".", "__"))
     ]
     if not found:
+        films = sorted(p.name for p in folder.glob("*") if p.suffix.lower() in FILMS)
+        fix = "check --config.data.root and --config.data.layout"
+        if films:
+            fix = f"a video is named itself: --config.data.root={folder / films[0]}"
         raise errors.UserError(
             f"{folder} {'holds no folder' if folder.is_dir() else 'does not exist'}",
             expected,
-            "check --config.data.root and --config.data.layout",
+            fix,
         )
     return sorted(found, key=lambda p: natural_key(p.name))
 

@@ -239,3 +239,16 @@ def test_damaged_pixels_of_all_clips_are_listed_at_once(tmp_path):
         clips.check_pixels(found)
     with pytest.raises(errors.UserError, match="damaged"):
         clips.find_clips(clip_writer.config(tmp_path).data, decode=True)
+
+
+def test_a_frame_that_repeats_its_neighbour_is_told(tmp_path, caplog):
+    paths = clip_writer.write_clip(tmp_path / "a", 4)
+    shutil.copy(paths[1], paths[2])
+    with caplog.at_level("WARNING"):
+        clips.check_pixels(find(tmp_path))
+    assert [f"{paths[2]} repeats 00001.png" in m for m in caplog.messages] == [True]
+
+
+def test_a_folder_of_videos_says_to_name_one(tmp_path):
+    (tmp_path / "dog.MP4").write_bytes(b"x")
+    assert f"--config.data.root={tmp_path / 'dog.MP4'}" in refusal(tmp_path, "auto")

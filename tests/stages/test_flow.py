@@ -9,9 +9,10 @@ from pathlib import Path
 import clip_writer
 import numpy as np
 import pytest
+from PIL import Image
 
 from imas_jax import errors
-from imas_jax.data import clips
+from imas_jax.data import clips, video
 from imas_jax.flow import estimators, files
 from imas_jax.stages import flow
 
@@ -238,3 +239,23 @@ def test_kill_9_leaves_only_whole_files_and_the_rerun_completes_them(setup):
     assert {k: v[1] for k, v in snapshot(fresh).items()} == {
         k: v[1] for k, v in whole.items()
     }
+
+
+def test_a_video_file_gives_the_flow_of_its_frames(tmp_path, monkeypatch):
+    frames = [Image.fromarray(f) for f in clip_writer.moving_frames(COUNT)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
+    config = clip_writer.config(path, "video")
+    config.flow.gaps = (1, 2)
+    found = clips.find_clips(config.data)
+    opened = []
+    start = video._open
+    monkeypatch.setattr(video, "_open", lambda p: opened.append(p) or start(p))
+    assert flow.run(config, found, tmp_path / "flow")["computed"] == 9
+    assert len(opened) == 2  # decoded from start to end once a gap
+    estimator = estimators.make_estimator(config.flow)
+    target = flow.flow_folder(config, tmp_path / "flow")
+    for first, gap in ((0, 1), (4, 1), (1, 2)):
+        forward, _ = estimator(found[0].read(first), found[0].read(first + gap))
+        stored = target.read("a", first, "forward", gap).flow
+        assert (stored == files.half_resolution(forward).astype(np.float16)).all()
