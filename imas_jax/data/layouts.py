@@ -24,7 +24,6 @@ from ml_collections import ConfigDict
 from imas_jax import errors
 from imas_jax.data import images
 
-
 FILMS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif")
 
 
