@@ -1,0 +1,116 @@
+"""Rows of the paper's Tables 3, 4 and 5: what each changes in the recipe, and its J.
+
+A row is a set of overrides of `configs/davis.py`; trained over seeds it becomes a line
+of `spread_table`, beside the paper's number. The paper reports J on DAVIS16 without
+saying a spread; its numbers are frame means.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imas_jax.evaluation import protocol, tables
+from imas_jax.evaluation.protocol import Empty, Entry, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """One row.
+
+    Attributes:
+        name: For the command line and the table.
+        table: Number of the paper's table.
+        paper: The paper's J on DAVIS16, percent.
+        overrides: Config fields and their values.
+    """
+
+    name: str
+    table: int
+    paper: float
+    overrides: Mapping[str, Any]
+
+
+_ONE_STAGE = {"refine.steps": 0}
+_PLAIN = {"model.feature_merging": False, **_ONE_STAGE}
+_NO_RESIDUAL = {"model.pathway": "none"}
+_CONSTRAINT = {"target.semantic_constraint": True}
+_POST = {"predict.crf": "authors_post"}
+
+ABLATIONS = (
+    Ablation("neither", 3, 67.6, {**_PLAIN, **_NO_RESIDUAL}),
+    Ablation("residual", 3, 73.0, _PLAIN),
+    Ablation("feature-merging", 3, 71.0, {**_ONE_STAGE, **_NO_RESIDUAL}),
+    Ablation("stage-1", 3, 76.1, _ONE_STAGE),
+    Ablation("stage-2", 3, 77.3, {}),
+    Ablation("stage-2-semantic", 3, 77.7, _CONSTRAINT),
+    Ablation("stage-2-semantic-crf", 3, 79.8, {**_CONSTRAINT, **_POST}),
+    Ablation("pathway-none", 4, 67.6, {**_PLAIN, **_NO_RESIDUAL}),
+    Ablation(
+        "pathway-none-robust",
+        4,
+        69.4,
+        {**_PLAIN, **_NO_RESIDUAL, "loss.kind": "robust"},
+    ),
+    Ablation("pathway-scaling", 4, 70.4, {**_PLAIN, "model.pathway": "scaling"}),
+    Ablation("pathway-affine", 4, 68.8, {**_PLAIN, "model.pathway": "affine"}),
+    Ablation("pathway-residual", 4, 73.0, _PLAIN),
+    Ablation("post-stage-1", 5, 76.1, _ONE_STAGE),
+    Ablation("post-stage-2", 5, 77.3, {}),
+    Ablation("post-stage-1-crf", 5, 78.4, {**_ONE_STAGE, **_POST}),
+    Ablation("post-stage-2-crf", 5, 79.5, _POST),
+)
+
+
+def distinct(rows: Sequence[Ablation] = ABLATIONS) -> tuple[tuple[Ablation, ...], ...]:
+    """Group rows that are one training run: several tables share rows."""
+    groups: dict[tuple[tuple[str, str], ...], list[Ablation]] = {}
+    for row in rows:
+        key = tuple(sorted((name, repr(v)) for name, v in row.overrides.items()))
+        groups.setdefault(key, []).append(row)
+    return tuple(map(tuple, groups.values()))
+
+
+def spread_table(
+    rows: Sequence[Ablation],
+    results: Mapping[str, Sequence[Entry]],
+    which: Protocol,
+    empty: Empty = "one",
+    baseline: Entry | None = None,
+) -> tables.Table:
+    """Return one line a row: mean and spread over seeds, beside the paper's number.
+
+    Args:
+        rows: In the order of the table.
+        results: Of each row's name, the scored masks of its seeds; rows without are
+            shown as not run.
+        which: The protocol.
+        empty: What a frame scores in which both masks are empty.
+        baseline: The motion baseline on the same flow; it has no seeds.
+    """
+    lines = []
+    if baseline is not None:
+        value = protocol.summarize(baseline.scores, which, empty).jaccard.mean
+        lines.append((baseline.label, "", tables.percent(value), "", "", "-", ""))
+    for row in rows:
+        values = [
+            protocol.summarize(entry.scores, which, empty).jaccard.mean
+            for entry in results.get(row.name, ())
+        ]
+        mean = statistics.fmean(values) if values else math.nan
+        spread = statistics.stdev(values) if len(values) > 1 else math.nan
+        lines.append(
+            (
+                row.name,
+                f"Table {row.table}",
+                tables.percent(mean),
+                tables.percent(spread),
+                str(len(values)) if values else "not run",
+                f"{row.paper:.1f}",
+                " ".join(f"{name}={v}" for name, v in row.overrides.items()),
+            )
+        )
+    header = ("row", "paper", f"J {which}", "std", "seeds", "paper's J", "overrides")
+    note = "std: sample standard deviation over seeds; the paper's J is DAVIS16 at 480p"
+    return tables.Table(f"Ablations, percent, {which}", header, tuple(lines), (note,))
