@@ -154,9 +154,13 @@ def align() -> ConfigDict:
     """Which channel is the object, without annotations."""
     return ConfigDict(
         {
-            "score": "motion",  # semantic (equation 13, wants weights) | motion
+            "score": "motion",  # motion | semantic (equation 13) | both: their mean
+            # Features of the semantic judge: auto (weights where given, else palette)
+            # | weights (paper) | stage1 | random | palette | texture | gradients
+            # | superpixels
+            "features": "auto",
             "weights": "",  # frozen features' checkpoint; "" takes model.weights
-            "frames": "first",  # first (paper) | all
+            "judged": "first",  # frames of a sequence: first (paper) | all
             "largest": 1,  # channels that together may be the object (paper: 1)
             "threshold": 0.5,  # theta of equation 11
         }

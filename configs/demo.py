@@ -18,6 +18,6 @@ def get_config() -> ConfigDict:
     config.data.layout = "demo"
     config.data.resolution = "240p"
     video.small_network(config)
-    config.align.frames = "all"
+    config.align.judged = "all"
     config.evaluate.split = ""
     return config

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/video"
     config.data.layout = "auto"
     small_network(config)
-    config.align.frames = "all"
+    config.align.judged = "all"
     config.evaluate.split = ""
     return config
 

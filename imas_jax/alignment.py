@@ -163,6 +163,14 @@ def judge_by_features(
     )
 
 
+def mean_scores(parts: Sequence[FrameScores]) -> FrameScores:
+    """Average what several judges say; discarded is what any of them discards."""
+    return FrameScores(
+        np.mean([part.values for part in parts], axis=0),
+        np.any([part.discarded for part in parts], axis=0),
+    )
+
+
 def choose(
     judge: str,
     candidates: Sequence[Candidate],

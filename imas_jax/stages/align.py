@@ -3,7 +3,7 @@
 Writes the stage-1 soft masks of every frame, then lets a judge score the channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,9 @@ from imas_jax.stages import features, inputs, masks, motion_masks, network
 from imas_jax.stages.run import Output, Run
 
 SOFT = "soft"
+
+# (clip, frame index, soft masks (hm, wm, c)) -> scores of all candidates.
+Judge = Callable[[Clip, int, np.ndarray], alignment.FrameScores]
 
 
 def work(run: Run) -> Output:
@@ -49,50 +52,57 @@ def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
 def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignment:
     """Score all candidates on the judged frames and take the best."""
     config = run.config.align
-    judges = {"motion": _motion_scores, "semantic": _semantic_scores}
-    if config.score not in judges or config.frames not in ("first", "all"):
+    if config.score not in JUDGES or config.judged not in ("first", "all"):
         raise UserError(
-            f"align.score = {config.score!r}, align.frames = {config.frames!r}",
-            "score motion or semantic; frames first or all",
+            f"align.score = {config.score!r}, align.judged = {config.judged!r}",
+            f"score {', '.join(JUDGES)}; judged first or all",
             "correct the field",
         )
-    candidates = alignment.list_candidates(run.config.model.channels, config.largest)
-    scores = {
-        clip.name: list(judges[config.score](run, folder, clip, candidates))
-        for clip in clips
-    }
-    return alignment.choose(config.score, candidates, scores)
+    judges = [make(run) for make in JUDGES[config.score]]
+    scores = {}
+    for clip in clips:
+        soft = masks.read(folder, clip)
+        count = len(clip.frames) if config.judged == "all" else 1
+        scores[clip.name] = [
+            alignment.mean_scores(
+                [judge(clip, t, soft[t].astype(np.float32)) for judge in judges]
+            )
+            for t in range(count)
+        ]
+    return alignment.choose(config.score, _candidates(run), scores)
 
 
-def judged_frames(run: Run, clip: Clip) -> range:
-    """Return the frames that are scored."""
-    return range(len(clip.frames) if run.config.align.frames == "all" else 1)
+def _by_motion(run: Run) -> Judge:
+    flow, gap, candidates = inputs.flow(run), run.config.flow.gaps[0], _candidates(run)
 
-
-def _motion_scores(
-    run: Run,
-    folder: Path,
-    clip: Clip,
-    candidates: tuple[alignment.Candidate, ...],
-) -> Iterator[alignment.FrameScores]:
-    soft, flow = masks.read(folder, clip), inputs.flow(run)
-    for t in judged_frames(run, clip):
-        moving = motion_masks.read(flow, clip, t, run.config.flow.gaps[0])
-        whole = to_frame(soft[t].astype(np.float32), clip.size)
-        yield alignment.judge_by_motion(
+    def judge(clip: Clip, t: int, soft: np.ndarray) -> alignment.FrameScores:
+        moving = motion_masks.read(flow, clip, t, gap)
+        whole = to_frame(soft, clip.size)
+        return alignment.judge_by_motion(
             alignment.candidate_masks(whole, candidates), moving
         )
 
+    return judge
 
-def _semantic_scores(
-    run: Run,
-    folder: Path,
-    clip: Clip,
-    candidates: tuple[alignment.Candidate, ...],
-) -> Iterator[alignment.FrameScores]:
-    soft, frozen = masks.read(folder, clip), features.frozen(run.config)
-    for t in judged_frames(run, clip):
-        found = alignment.candidate_masks(soft[t].astype(np.float32), candidates)
-        yield alignment.judge_by_features(
-            found, frozen(clip.read(t)), run.config.align.threshold
-        )
+
+def _by_features(run: Run) -> Judge:
+    see, threshold = features.judging(run), run.config.align.threshold
+    candidates = _candidates(run)
+
+    def judge(clip: Clip, t: int, soft: np.ndarray) -> alignment.FrameScores:
+        found = alignment.candidate_masks(soft, candidates)
+        return alignment.judge_by_features(found, see(clip.read(t)), threshold)
+
+    return judge
+
+
+def _candidates(run: Run) -> tuple[alignment.Candidate, ...]:
+    config = run.config
+    return alignment.list_candidates(config.model.channels, config.align.largest)
+
+
+JUDGES = {
+    "motion": (_by_motion,),
+    "semantic": (_by_features,),
+    "both": (_by_motion, _by_features),
+}

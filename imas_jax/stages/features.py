@@ -4,19 +4,53 @@ import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from imas_jax import local_features
+from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.errors import UserError
 from imas_jax.models import pretrained
 from imas_jax.models.resnet import ResNet
 from imas_jax.predict import inference_size
+from imas_jax.stages import network
+from imas_jax.stages.run import Run
 
 Features = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "hu wu k"]]
+
+# Without weights: the best of benchmarks/alignment.py.
+FALLBACK = "palette"
+
+
+def judging(run: Run) -> Features:
+    """Return the features that judge channels, as `align.features` names them.
+
+    Raises:
+        UserError: If they are not known, or their weights are not given.
+    """
+    config = run.config
+    kind = config.align.features
+    if kind == "auto":
+        kind = "weights" if config.align.weights or config.model.weights else FALLBACK
+    if kind == "weights":
+        return frozen(config)
+    if kind == "stage1":
+        return _stage_1(run)
+    if kind == "random":
+        return _random(config.seed, config.predict.short_side)
+    if kind in local_features.LOCAL:
+        return local_features.LOCAL[kind]
+    raise UserError(
+        f"align.features = {kind!r}",
+        ", ".join(["auto", "weights", "stage1", "random", *local_features.LOCAL]),
+        "correct the field",
+    )
 
 
 def weights_file(config: ConfigDict) -> Path:
@@ -28,10 +62,11 @@ def weights_file(config: ConfigDict) -> Path:
     name = config.align.weights or config.model.weights
     if not name:
         raise UserError(
-            "semantic features are asked for, but no weights are given",
+            "features of a trained network are asked for, but no weights are given",
             "a self-supervised ResNet-50 checkpoint (DenseCL in the paper)",
-            "set --config.align.weights=FILE, or use --config.align.score=motion and "
-            "--config.target.semantic_constraint=False",
+            "set --config.align.weights=FILE, or do without them: "
+            "--config.align.features=auto and --config.target.semantic_constraint="
+            "False",
         )
     return Path(name)
 
@@ -51,9 +86,73 @@ def _frozen(weights: Path, short_side: int) -> Features:
     model = ResNet(depth=50)
     variables = pretrained.load_backbone(weights, depth=50)
 
-    @jax.jit
-    def stage_4(frames: jax.Array) -> jax.Array:
-        size = inference_size(frames.shape[1:3], short_side)
-        return model.apply(variables, eval_sample(frames, size), train=False)[-1]
+    def stage_4(variables: Tree, frames: jax.Array) -> jax.Array:
+        stages: Any = model.apply(variables, frames, train=False)
+        return stages[-1]
 
-    return lambda frame: np.asarray(stage_4(frame[None]))[0]
+    return _on_frames(stage_4, variables, short_side)
+
+
+@lru_cache(maxsize=1)
+def _random(seed: int, short_side: int) -> Features:
+    """Build a ResNet-50 that saw nothing; batch norm takes the frame's statistics."""
+    model = ResNet(depth=50)
+    frames = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), frames, train=False))
+    rng = np.random.default_rng(seed)
+    # Drawn here: compiling the network's own initialisers takes a minute on a CPU, and
+    # they start every block as identity.
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _draw(rng, path[-1].key, leaf.shape), shapes
+    )
+
+    def stage_4(variables: Tree, frames: jax.Array) -> jax.Array:
+        out: Any = model.apply(variables, frames, train=True, mutable="batch_stats")
+        stages, _ = out
+        return stages[-1]
+
+    return _standardized(_on_frames(stage_4, variables, short_side))
+
+
+def _draw(
+    rng: np.random.Generator, name: str, shape: tuple[int, ...]
+) -> Float[np.ndarray, "..."]:
+    """Draw a kernel by He's rule (fan-out); scales are 1, biases 0."""
+    if name != "kernel":
+        return np.full(shape, float(name == "scale"), np.float32)
+    deviation = (2 / (shape[0] * shape[1] * shape[3])) ** 0.5
+    return (deviation * rng.standard_normal(shape)).astype(np.float32)
+
+
+def _stage_1(run: Run) -> Features:
+    """Take the network whose masks are judged: its deepest features."""
+    config = run.config
+    state = network.final_state(config, run.folder("discover"), "discover")
+    model = network.build_model(config)
+
+    def deep(variables: Tree, frames: jax.Array) -> jax.Array:
+        features: Any = model.apply(variables, frames, False, method="features")
+        return features.deep
+
+    short_side = config.predict.short_side
+    return _standardized(_on_frames(deep, state.best_variables, short_side))
+
+
+def _on_frames(
+    network: Callable[[Tree, jax.Array], jax.Array], variables: Tree, short_side: int
+) -> Features:
+    """Run a network on single frames at inference size."""
+
+    @jax.jit
+    def run(variables: Tree, frames: jax.Array) -> jax.Array:
+        size = inference_size(frames.shape[1:3], short_side)
+        return network(variables, eval_sample(frames, size))
+
+    # An argument of the compiled function: as constants they take minutes to compile.
+    variables = jax.device_put(variables)
+    return lambda frame: np.asarray(run(variables, frame[None]), np.float32)[0]
+
+
+def _standardized(features: Features) -> Features:
+    """Centre features that no cosine was ever trained on: all would be alike."""
+    return lambda frame: local_features.standardize(features(frame))
