@@ -1,0 +1,78 @@
+"""Parity item 7: the same labels as the authors' CRF recipes with the same library."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from imas_jax import crf
+
+pytestmark = pytest.mark.parity
+
+FRAMES = ["blackswan_00020", "bear_00010"]
+KERNELS = {
+    "bil_official": {"bilateral_sxy": 60.0, "bilateral_srgb": 5.0},
+    "bil_wide": {"bilateral_sxy": 10.0, "bilateral_srgb": 20.0},
+    "gauss": {"bilateral_weight": 0.0, "gaussian_sxy": 3.0, "gaussian_weight": 3.0},
+    "gauss_bil": {
+        "bilateral_sxy": 12.0,
+        "bilateral_srgb": 13.0,
+        "gaussian_sxy": 3.0,
+        "gaussian_weight": 3.0,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def golden(authors):
+    return authors.load("crf")
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize(
+    ("recipe", "preset"), [("head", "authors_target"), ("post", "authors_post")]
+)
+def test_full_frames_get_the_authors_labels(
+    golden, authors, record, frame, recipe, preset
+):
+    file = authors.folder / "frames" / f"{golden[f'{frame}/sha1_rgb']}.jpg"
+    image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+    mask = (golden[f"{frame}/degraded_mask_u8"] / 255).astype(np.float32)
+    labels = authors.recipe.unpack(golden[f"{frame}/{recipe}_labels_bits"], mask.shape)
+    different = np.count_nonzero(crf.refine(image, mask, preset).mask != labels)
+    record("CRF", f"{frame} {preset}: differing labels", different, None, 0)
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("iterations", [1, 5, 50])
+def test_mask_size_frames_get_the_authors_probabilities(
+    golden, record, frame, iterations
+):
+    preset = dataclasses.replace(
+        crf.PRESETS["authors_target"], iterations=iterations, short_side=0
+    )
+    mask = (golden[f"{frame}_lowres/mask_u8"] / 255).astype(np.float32)
+    got = crf.refine(golden[f"{frame}_lowres/image"], mask, preset).probability
+    want = golden[f"{frame}_lowres/pydensecrf_it{iterations}_prob_fg"]
+    quantity = f"{frame} at 96x96, {iterations} updates: probability"
+    record("CRF", quantity, np.abs(got - want).max(), None, 1e-6)
+
+
+@pytest.mark.parametrize("kernels", list(KERNELS))
+@pytest.mark.parametrize("iterations", [1, 5, 50])
+def test_every_kernel_set_matches_from_the_same_unary(
+    golden, record, kernels, iterations
+):
+    preset = crf.CrfPreset(**KERNELS[kernels], iterations=iterations, short_side=0)
+    got = crf.mean_field(golden["small/image"], golden["small/unary"], preset)[1]
+    want = golden[f"small/{kernels}/pydensecrf_it{iterations}"]
+    quantity = f"kernels {kernels}, {iterations} updates: probability"
+    record("CRF", quantity, np.abs(got - want).max(), None, 1e-6)
+
+
+def test_the_unary_is_the_authors(golden, record):
+    got = crf.unary_energy(golden["small/softmask"], crf.PRESETS["authors_target"])
+    want = golden["small/unary"]
+    error = np.abs(got - want).max() / np.abs(want).max()
+    record("CRF", "unary energy, relative", error, None, 1e-6)
