@@ -82,6 +82,7 @@ def test_an_unknown_estimator_is_told_by_name():
         flow_of(estimator="farneback")
 
 
+@pytest.mark.slow  # compiles the network
 def test_raft_runs_through_the_same_door(shared):
     weights = shared / "weights/raft-small.pth"
     config = clip_writer.config("unused").flow
