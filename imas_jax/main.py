@@ -24,10 +24,12 @@ _CONFIG = config_flags.DEFINE_config_file("config", help_string="configuration f
 
 def main(argv: Sequence[str]) -> None:
     """Run the stage that the config names."""
-    if len(argv) > 1:
-        raise app.UsageError(f"not understood: {' '.join(argv[1:])}")
-    if _CONFIG.value is None:
-        raise app.UsageError("--config=FILE is missing, e.g. configs/demo.py")
+    if len(argv) > 1 or _CONFIG.value is None:
+        raise UserError(
+            f"not understood: {' '.join(argv[1:])}" if argv[1:] else "no config file",
+            "--config=FILE and --config.FIELD=VALUE",
+            "see --help; for a start try --config=configs/demo.py",
+        )
     # Here and not above: jax need not be loaded to print help or refuse a typo.
     from imas_jax.stages import inputs, protocol, run
 

@@ -11,8 +11,14 @@ from configs import video
 
 def tiny_config(root: Path, workdir: Path) -> ConfigDict:
     """Make a config of a few tiny steps on a folder of frames."""
-    config = video.get_config()
+    config = get_config()
     config.data.root, config.workdir = str(root), str(workdir)
+    return config
+
+
+def get_config() -> ConfigDict:
+    """Build the same as a config file does, for tests of the command line."""
+    config = video.get_config()
     config.model.update({"width": 4, "head_width": 8, "channels": 3})
     config.augment.update({"short_side": 48, "scale": (0.95, 1.0), "crop": (32, 48)})
     config.discover.update(
