@@ -121,6 +121,28 @@ def test_shards_give_the_batches_of_memory_in_the_same_order(written, process):
         assert_equal(one, two)
 
 
+@pytest.mark.data
+def test_shards_give_the_pixels_of_memory_on_real_jpeg_files(shared, tmp_path):
+    config = clip_writer.config(
+        shared / "data" / "DAVIS-240p",
+        "davis",
+        resolution="240p",
+        sequences=("rollerblade",),
+        partial=True,
+    )
+    found = clips.find_clips(config.data)
+    folder = files.FlowFolder(tmp_path / "flow", "test")
+    for pair in clips.pairs(found):
+        pair_writer.write_flow(folder, found[0], pair)
+    pairs = training_set.find(config, found, folder)
+    builders.write_shards(pairs, tmp_path / pipeline.SHARDS)
+    written = config, pairs, tmp_path
+    memory, shards = (source(written, kind) for kind in ("memory", "tfrecord"))
+    both = zip(memory.batches(0), shards.batches(0), strict=False)
+    for one, two in itertools.islice(both, 3):
+        assert_equal(one, two)
+
+
 def test_tensorflow_never_sees_an_accelerator():
     tf = pipeline.tensorflow()
     assert tf.config.get_visible_devices("GPU") == []
