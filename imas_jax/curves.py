@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 POINTS = 300  # a curve is thinned to so many: more cannot be seen
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 10.0, 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Curve:
     """
 
     label: str
-    steps: Sequence[float]
-    values: Sequence[float]
+    steps: Sequence[float | int] | np.ndarray
+    values: Sequence[float | int] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Axis:
     @classmethod
     def of(
         cls,
-        series: Sequence[Sequence[float]],
+        series: Sequence[Sequence[float | int] | np.ndarray],
         pixels: tuple[float, float],
         logarithmic: bool = False,
     ) -> "_Axis":
@@ -140,4 +140,4 @@ class _Axis:
         step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(s - rough))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
-        return [round(number * step, 12) for number in range(first, last + 1)]
+        return [round(float(number * step), 12) for number in range(first, last + 1)]

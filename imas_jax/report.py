@@ -94,7 +94,7 @@ class Report:
 
 def view_frame(
     name: str,
-    pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]],
+    pictures: Mapping[str, UInt8[np.ndarray, "_ _ 3"]],
     jaccard: float | None = None,
     width: int = 400,
     quality: int = 78,

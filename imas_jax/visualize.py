@@ -100,11 +100,11 @@ def flow_to_color(
 
 
 def contact_sheet(
-    pictures: Sequence[UInt8[np.ndarray, "h w 3"]],
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     columns: int,
     gap: int = 4,
     paper: int = 255,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Lay pictures out in rows, each in a cell of the largest one's size.
 
     Raises:
@@ -125,7 +125,9 @@ def contact_sheet(
     return sheet
 
 
-def label(picture: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "h w 3"]:
+def label(
+    picture: UInt8[np.ndarray, "h w 3"], text: str
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Write a line of text on a strip above the picture (ASCII)."""
     height = max(16, round(picture.shape[0] / 12))
     strip = np.full((height, picture.shape[1], 3), 255, np.uint8)
@@ -138,7 +140,7 @@ def label(picture: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "
 
 def fit_width(
     picture: UInt8[np.ndarray, "h w 3"], width: int
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Shrink a picture to `width` pixels, or widen a small one by whole pixels."""
     h, w = picture.shape[:2]
     if w == width:
@@ -191,7 +193,7 @@ def davis_palette() -> UInt8[np.ndarray, "256 3"]:
 
 
 def write_video(
-    path: Path, pictures: Iterable[UInt8[np.ndarray, "h w 3"]], rate: float = 24.0
+    path: Path, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]], rate: float = 24.0
 ) -> None:
     """Write an MP4 (MPEG-4 part 2: what OpenCV's own build can always encode).
 

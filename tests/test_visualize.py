@@ -159,7 +159,7 @@ def test_pictures_survive_their_files(tmp_path):
 def test_a_video_has_every_frame_and_odd_sizes_do(tmp_path):
     path = tmp_path / "clips/a.mp4"
     frames = [np.full((41, 61, 3), 40 * i, np.uint8) for i in range(5)]
-    visualize.write_video(path, iter(frames), rate=10)
+    visualize.write_video(path, iter(frames), rate=10.0)
     video = cv2.VideoCapture(str(path))
     means = []
     while True:

@@ -69,7 +69,7 @@ def build_scenes(
         rng = np.random.default_rng([seed, number])
         take = Take(size[0], size[1], frames, rng)
         layers = build(take)
-        swing = 0.02 * np.sin(np.linspace(0, take.uniform(2, 6), frames))
+        swing = 0.02 * np.sin(np.linspace(0, take.uniform(2.0, 6.0), frames))
         scenes.append(Scene(name, layers, tuple((1.0 + swing).tolist())))
     return tuple(scenes)
 
@@ -89,8 +89,8 @@ def astronaut(take: Take) -> tuple[Layer, ...]:
     step = take.uniform(0.45, 0.6)
     path[:, 1] = take.height - 0.94 * height + 3 * take.unit * np.sin(2 * step * time)
     lean = np.radians(3.0) * np.sin(step * time)
-    nod = np.radians(take.uniform(8, 11)) * np.sin(0.8 * step * time + 1)
-    wave = np.radians(take.uniform(12, 16)) * np.sin(step * time + 2) - 0.15
+    nod = np.radians(take.uniform(8.0, 11.0)) * np.sin(0.8 * step * time + 1)
+    wave = np.radians(take.uniform(12.0, 16.0)) * np.sin(step * time + 2) - 0.15
     waist = np.array([180.0, 512.0]) * scale
     body = [move(p) @ turn(a, waist) for p, a in zip(path, lean, strict=True)]
     neck, elbow = np.array([220.0, 190.0]) * scale, np.array([250.0, 470.0]) * scale
@@ -113,7 +113,7 @@ def cat_on_mirror(take: Take) -> tuple[Layer, ...]:
     image = cut_out(photo, "cat", scale)
     floor = take.uniform(0.62, 0.68) * take.height
     path = walk(take, 400 * scale, speed=(1.6, 2.6))
-    hop = take.uniform(7, 11) * take.unit
+    hop = take.uniform(7.0, 11.0) * take.unit
     time = np.arange(take.frames)
     path[:, 1] = floor - 284 * scale - hop * np.abs(np.sin(0.28 * time))
     body = [move(p) for p in path]
@@ -140,10 +140,10 @@ def cup_and_pan(take: Take) -> tuple[Layer, ...]:
     wide = cover(take, read_photo("astronaut.png"), (1.0, 1.0), extra=travel)
     start = 0.0 if pan < 0 else -travel
     time = np.arange(take.frames)
-    shake = 0.5 * take.unit * np.sin(0.9 * time + take.uniform(0, 6))
+    shake = 0.5 * take.unit * np.sin(0.9 * time + take.uniform(0.0, 6.0))
     camera = [move((start + pan * t, s)) for t, s in zip(time, shake, strict=True)]
     path = walk(take, 560 * scale, speed=(0.5, 0.9), sign=np.sign(pan))
-    sink = take.uniform(10, 16) * take.unit * np.sin(0.2 * time)
+    sink = take.uniform(10.0, 16.0) * take.unit * np.sin(0.2 * time)
     path[:, 1] = take.uniform(0.30, 0.42) * take.height + sink
     spin = np.radians(22) * np.sin(0.2 * time)
     centre = np.array([280.0, 205.0]) * scale
@@ -169,7 +169,7 @@ def shuttle_pauses(take: Take) -> tuple[Layer, ...]:
     path = np.cumsum(velocity, axis=0) * take.unit
     middle = np.array([0.5 * take.width, 0.58 * take.height])
     path += middle - path.mean(axis=0) - np.array([405.0, 137.0]) * scale
-    path[:, 0] += take.uniform(-30, 30) * take.unit
+    path[:, 0] += take.uniform(-30.0, 30.0) * take.unit
     ground = tint(read_photo("gravel.png"), (1.08, 1.0, 0.9))
     behind = still(take, cover(take, ground, (1.0, 1.4)))
     body = [move(p) for p in path]
@@ -189,7 +189,7 @@ def cat_sways(take: Take) -> tuple[Layer, ...]:
     path = walk(take, 400 * scale, speed=(1.0, 1.5))
     time = np.arange(take.frames)
     path[:, 1] = 0.2 * take.height + 9 * take.unit * np.sin(0.18 * time)
-    sway, rate = take.uniform(8, 11) * take.unit, take.uniform(0.22, 0.30)
+    sway, rate = take.uniform(8.0, 11.0) * take.unit, take.uniform(0.22, 0.30)
     body = tuple(
         Pose(move(p)[:2], sway, 340 * scale, rate * t) for t, p in enumerate(path)
     )
@@ -229,7 +229,7 @@ def walk(
     middle = 0.5 * take.width + take.uniform(-0.08, 0.08) * take.width
     # Things hurry and dawdle: speed swings between 0.1 and 1.9 of its mean, twice.
     turns = 4 * np.pi / take.frames
-    eased = time + 0.9 / turns * np.sin(turns * time + take.uniform(0, 2 * np.pi))
+    eased = time + 0.9 / turns * np.sin(turns * time + take.uniform(0.0, 2 * np.pi))
     path = np.zeros((take.frames, 2))
     path[:, 0] = middle - width / 2 + velocity * eased
     return path

@@ -45,7 +45,7 @@ class FramePair:
 
     index: int
     prediction: Bool[np.ndarray, "h w"]
-    truth: Bool[np.ndarray, "h w"]
+    truth: Bool[np.ndarray, "ht wt"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,8 +83,8 @@ def test_widening_is_dilation_by_the_official_disk(radius, shape):
 def test_a_tolerance_in_pixels_may_be_wider_than_a_word():
     truth, far = np.zeros((30, 300), bool), np.zeros((30, 300), bool)
     truth[10:20, 10:20] = far[10:20, 110:120] = True
-    assert metrics.boundary_f(far, truth, tolerance=100) == 1.0
-    assert metrics.boundary_f(far, truth, tolerance=80) == 0.0
+    assert metrics.boundary_f(far, truth, tolerance=100.0) == 1.0
+    assert metrics.boundary_f(far, truth, tolerance=80.0) == 0.0
 
 
 def test_a_shift_within_the_tolerance_costs_no_boundary_accuracy():
@@ -126,7 +126,8 @@ def test_more_than_255_frames_do_not_wrap_around():
 
 def test_masks_of_other_sizes_or_types_are_refused():
     mask = np.zeros((4, 5), bool)
-    with pytest.raises(ValueError, match=r"\(5, 4\)"):
+    # A run-time type checker, where one is on, is quicker: its error is a TypeError.
+    with pytest.raises((ValueError, TypeError), match=r"5, ?4"):
         metrics.jaccard(mask, mask.T)
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises((ValueError, TypeError), match=r"uint8|u8"):
         metrics.boundary_f(mask.astype(np.uint8), mask)
