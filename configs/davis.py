@@ -163,6 +163,10 @@ def align() -> ConfigDict:
             "judged": "first",  # frames of a sequence: first (paper) | all
             "largest": 1,  # channels that together may be the object (paper: 1)
             "threshold": 0.5,  # theta of equation 11
+            # Stage tune ranks instead of choosing: folders of masks of any method, or
+            # the checkpoints of runs. Comma-separated, * is a wildcard.
+            "masks": "",
+            "sweep": "",
         }
     )
 

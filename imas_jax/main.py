@@ -3,7 +3,7 @@
     --config=FILE[:VARIANT]       configs/davis.py, demo.py, video.py, ...
     --config.FIELD=VALUE          any field of the config; configs/davis.py has them all
     --config.stage=STAGE          all | flow | prepare | discover | align | refine |
-                                  predict | evaluate | report
+                                  predict | evaluate | report | tune
     --config.workdir=DIR          where everything is written
     --config.restore=DIR          another run's workdir to evaluate or continue from
 
@@ -35,8 +35,9 @@ def main(argv: Sequence[str]) -> None:
 
     config = _CONFIG.value.lock()
     commandline.check_stage(config.stage, protocol.names())
-    whole = run.Run(inputs.locate(run.adopt_network(config)), protocol.STAGES)
-    whole.make(protocol.LAST if config.stage == "all" else config.stage)
+    stages = (*protocol.STAGES, *protocol.TOOLS)
+    whole = run.Run(inputs.locate(run.adopt_network(config)), stages)
+    whole.make(protocol.goal(config))
 
 
 def entry() -> None:

@@ -46,6 +46,10 @@ class Predictor:
 
         self._masks = jax.jit(masks)
 
+    def load(self, variables: Tree) -> None:
+        """Go on with other parameters of the same network, without compiling again."""
+        self._variables = jax.device_put(variables)
+
     def __call__(
         self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
     ) -> Iterator[Float[np.ndarray, "hm wm c"]]:

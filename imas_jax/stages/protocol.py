@@ -1,5 +1,7 @@
 """The protocol as a list: every stage, what it needs, and what decides its result."""
 
+from ml_collections import ConfigDict
+
 from imas_jax.stages import (
     align,
     discover,
@@ -10,6 +12,7 @@ from imas_jax.stages import (
     prepare,
     refine,
     report,
+    tune,
 )
 from imas_jax.stages.run import Output, Run, Stage, digest
 from imas_jax.training import parallel
@@ -53,7 +56,19 @@ STAGES = (
 )
 LAST = STAGES[-1].name
 
+# Not part of the protocol: run by name, anew each time.
+TOOLS = (
+    Stage("tune", (), ("data", "flow", "align", "predict"), tune.work, repeat=True),
+)
+
 
 def names() -> tuple[str, ...]:
     """Return what `config.stage` may be."""
-    return ("all", *(stage.name for stage in STAGES))
+    return ("all", *(stage.name for stage in (*STAGES, *TOOLS)))
+
+
+def goal(config: ConfigDict) -> str:
+    """Return the stage that a config wants finished."""
+    if config.stage == "align" and (config.align.masks or config.align.sweep):
+        return "tune"
+    return LAST if config.stage == "all" else config.stage

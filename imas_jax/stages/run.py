@@ -60,12 +60,14 @@ class Stage:
         needs: Stages whose results it reads, all of them earlier.
         sections: Config sections that decide its result, beyond those of `needs`.
         work: Does it; restartable at any moment.
+        repeat: Whether it is done anew each time, finished or not.
     """
 
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     work: Callable[["Run"], Output]
+    repeat: bool = False
 
 
 class Run:
@@ -180,7 +182,7 @@ class Run:
     ) -> bool:
         """Tell whether nothing is to be done; refuse or clear what is stale."""
         started, finished = folder / "config.json", folder / "result.json"
-        if not started.is_file():
+        if stage.repeat or not started.is_file():
             return False
         was = _read_json(started)
         stale = differences(was["config"], wanted)
@@ -192,6 +194,8 @@ class Run:
             ]
         if not stale:
             return finished.is_file()
+        if not any(path.name != "config.json" for path in folder.iterdir()):
+            return False  # it failed before it made anything: nothing can be mixed
         if not self.config.overwrite:
             raise UserError(
                 f"stage {stage.name} in {folder} was made with another config:\n"

@@ -63,7 +63,7 @@ class Checkpoints:
         problems = []
         for step in steps:
             try:
-                return self._restore_step(step, template)
+                return self.restore_step(step, template)
             # Orbax, tensorstore and the file system each fail in their own ways on a
             # damaged checkpoint; whatever it was, the one before is worth trying.
             except Exception as error:
@@ -83,7 +83,12 @@ class Checkpoints:
             )
         return None
 
-    def _restore_step(self, step: int, template: TrainState) -> TrainState:
+    def steps(self) -> tuple[int, ...]:
+        """Return the steps there are checkpoints of, oldest first."""
+        return tuple(sorted(self._manager.all_steps()))
+
+    def restore_step(self, step: int, template: TrainState) -> TrainState:
+        """Read one checkpoint; raises whatever is wrong with it."""
         shapes = named(template, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
         saved = self._manager.restore(
             step,

@@ -5,7 +5,7 @@ import pytest
 from tiny import tiny_config, write_clip
 
 from imas_jax.errors import UserError
-from imas_jax.stages import align, features, inputs, protocol
+from imas_jax.stages import align, features, inputs, judges, protocol
 from imas_jax.stages.run import Run
 
 
@@ -32,7 +32,7 @@ def choose(root, **fields):
 
 
 @pytest.mark.parametrize("judged", ["first", "all"])
-@pytest.mark.parametrize("score", list(align.JUDGES))
+@pytest.mark.parametrize("score", list(judges.PARTS))
 def test_every_judge_finds_the_moving_square(prepared, score, judged):
     chosen = choose(prepared, score=score, judged=judged)
     assert chosen.channels == (2,)

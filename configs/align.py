@@ -1,0 +1,33 @@
+r"""Rank masks without annotations: the paper's tuner (Sec. 3.4) for any method.
+
+    python -m imas_jax.main --config=configs/align.py \
+        --config.align.frames=DIR --config.align.masks=DIR_A,DIR_B,...
+
+Each of the mask folders is one candidate: a channel, a checkpoint, a hyperparameter
+value, another method. Frames lie in `DIR/<sequence>/<frame>.jpg` (or are a DAVIS root,
+one sequence's folder, or a video), masks in `DIR_A/<sequence>/<frame>.png`: labels,
+0 and 255, or soft in 8 or 16 bits. Only sequences that every folder has are judged.
+The ranked table is printed and stored in runs/align/tune/.
+
+With `--config.align.sweep=RUN_A,RUN_B,...` in place of masks, all channels of all
+checkpoints of these runs are ranked. Seconds for first frames on two CPU cores; nothing
+is trained.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import davis
+
+
+def get_config() -> ConfigDict:
+    """Build the tuner's config."""
+    config = davis.get_config()
+    config.stage = "tune"
+    config.workdir = "runs/align"
+    config.align.frames = ""
+    config.data.root = config.align.get_ref("frames")
+    config.data.layout = "auto"
+    config.data.split = ""  # every sequence
+    config.data.partial = True  # masks may be of a part of a data set
+    config.align.score = "semantic"  # needs no flow; motion and both compute DIS flow
+    return config
