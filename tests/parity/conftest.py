@@ -7,6 +7,7 @@ error is above its limit, after all its rows are in the table.
 import dataclasses
 import importlib.util
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 ROWS = pytest.StashKey[list["Row"]]()
+# Files of the authors' folder, cut down to what may be published and runs in seconds.
+SUBSET = Path(__file__).parents[1] / "golden" / "parity"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +35,23 @@ class Row:
         return self.error <= self.limit
 
 
+class Numbers(dict):
+    """One file of numbers; a test that asks the subset for more is skipped."""
+
+    subset = False
+
+    def __missing__(self, key):
+        if self.subset:
+            pytest.skip(f"{key} is not in the subset; make parity runs this test")
+        raise KeyError(key)
+
+
 @dataclasses.dataclass(frozen=True)
 class Authors:
     """The folder with the authors' numbers.
 
     Attributes:
-        folder: `IMAS_PARITY_DIR`.
+        folder: `IMAS_PARITY_DIR`, or the subset of this repository.
         recipe: The folder's own generator of weights and inputs.
         seed: Of that generator.
     """
@@ -46,12 +60,14 @@ class Authors:
     recipe: ModuleType
     seed: int
 
-    def load(self, item: str) -> dict[str, np.ndarray]:
+    def load(self, item: str) -> Numbers:
         """Read one file of numbers, e.g. "stage1_step"."""
         path = self.folder / f"{item}.npz"
         if not path.is_file():
-            pytest.skip(f"no {path}")
-        return self.recipe.load(path)
+            pytest.skip(f"no {path}; make parity wants the whole folder")
+        numbers = Numbers(self.recipe.load(path))
+        numbers.subset = self.folder == SUBSET
+        return numbers
 
     def draw(self, kind: str, name: str, shape: tuple, **options) -> np.ndarray:
         """Rebuild an input by its name: kind is smooth, normal, flow_field, ..."""
@@ -67,8 +83,14 @@ def open_folder(folder: Path) -> Authors:
 
 
 @pytest.fixture(scope="session")
-def authors(parity_dir):
-    return open_folder(parity_dir)
+def authors(pytestconfig):
+    shared = Path(__file__).parents[3] / "shared" / "parity"
+    folder = Path(os.environ.get("IMAS_PARITY_DIR", shared))
+    if not (folder / "meta.json").is_file():
+        if "parity" in pytestconfig.option.markexpr:
+            pytest.fail(f"no parity files at {folder} (set IMAS_PARITY_DIR)")
+        folder = SUBSET
+    return open_folder(folder)
 
 
 @pytest.fixture
@@ -93,6 +115,16 @@ def float64():
     """Compute in float64 for the length of one test."""
     with jax.enable_x64(True):
         yield
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave what takes minutes to `make parity`."""
+    if "parity" in config.option.markexpr:
+        return
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="minutes; make parity runs it"))
 
 
 @pytest.hookimpl(wrapper=True)

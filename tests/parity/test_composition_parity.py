@@ -27,6 +27,8 @@ VARIANTS = {
     "affine": {"pathway": "residual_affine"},
     "noclamp": {"flow_clamp": 0.0},
 }
+# The others go through the same code and take `make parity`.
+QUICK = ("free", "affine")
 POOLING = {
     "phi_1_0": "flow_feat_before_agg.0",
     "phi_1_1": "flow_feat_before_agg.2",
@@ -83,7 +85,13 @@ def in_both_precisions(function):
         return single, function(np.float64)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in VARIANTS
+    ],
+)
 def test_composition_and_its_gradients_agree(variant, authors, file, record):
     single, double = in_both_precisions(
         lambda dtype: run_variant(authors, file, variant, dtype)
