@@ -102,21 +102,29 @@ def convert(
     """
     size, family = identify(checkpoint, where)
     prefix = "" if FIRST[family] in checkpoint else "module."
-    modules = module_names(size, family)
-    names = {}
-    for path in traverse_util.flatten_dict(wanted):
-        _, *inner, leaf = path
-        # A norm's leaves lie one level deeper in our tree.
-        module = "/".join(name for name in inner if name != "batch")
-        names[path] = f"{prefix}{modules[module]}.{pretrained.LEAVES[leaf]}"
+    names = foreign_names(wanted, size, family)
     return pretrained.fill(
         wanted,
-        names,
+        {path: prefix + name for path, name in names.items()},
         checkpoint,
         tuple(prefix + name for name in ALIASES),
         what=f"weights {where} (RAFT-{size}, {family} names)",
         fix="use a checkpoint as princeton-vl/RAFT or torchvision released it",
     )
+
+
+def foreign_names(
+    variables: conventions.Tree, size: raft_layers.Size, family: Family
+) -> dict[tuple[str, ...], str]:
+    """Return our leaf's path, collection first -> its foreign name."""
+    modules = module_names(size, family)
+    names = {}
+    for path in traverse_util.flatten_dict(variables):
+        _, *inner, leaf = path
+        # A norm's leaves lie one level deeper in our tree.
+        module = "/".join(name for name in inner if name != "batch")
+        names[path] = f"{modules[module]}.{pretrained.LEAVES[leaf]}"
+    return names
 
 
 def module_names(size: raft_layers.Size, family: Family) -> dict[str, str]:

@@ -17,6 +17,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from imas_jax import errors
 from imas_jax.flow import raft, raft_layers, raft_weights
@@ -224,13 +225,11 @@ def test_official_names_are_understood_with_and_without_module(prefix, shared):
     size, variables = raft.load_weights(shared / "weights" / "raft-small.pth")
     count = sum(leaf.size for leaf in jax.tree.leaves(variables))
     assert (size, count) == ("small", 990_162)
-    official = raft_weights.module_names("small", "official")
+    names = raft_weights.foreign_names(variables, "small", "official")
     tensors = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
-        *modules, name = (key.key for key in path)
+    for path, leaf in traverse_util.flatten_dict(variables).items():
         tensor = leaf.transpose(3, 2, 0, 1) if leaf.ndim == 4 else leaf
-        name = {"kernel": "weight", "bias": "bias"}[name]
-        tensors[f"{prefix}{official['/'.join(modules)]}.{name}"] = tensor
+        tensors[prefix + names[path]] = tensor
     again = raft_weights.convert(tensors, variables, Path("again.pth"))
     chex.assert_trees_all_equal(again, variables)
 
