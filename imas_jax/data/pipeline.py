@@ -18,7 +18,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
@@ -38,20 +38,6 @@ PREFETCH = 2  # batches ready ahead of the train step
 Frames = Sequence[UInt8[np.ndarray, "t h w 3"]]
 Flows = Sequence[Float16[np.ndarray, "2 hf wf 2"]]
 Targets = Sequence[UInt8[np.ndarray, "t ht wt"]]
-
-
-class Source(Protocol):
-    """Where the training loop gets its batches."""
-
-    @property
-    def num_pairs(self) -> int:
-        """Return the pairs of an epoch, over all processes."""
-
-    def batch(self, step: int) -> Batch:
-        """Return this process's part of the batch of one step."""
-
-    def batches(self, first: int) -> Iterator[Batch]:
-        """Yield the batches from step `first` on, prepared in the background."""
 
 
 class MemorySource:
@@ -178,7 +164,7 @@ def make_source(
     prepared: Path,
     targets: Targets | None = None,
     process: tuple[int, int] = (0, 1),
-) -> Source:
+) -> MemorySource | TFRecordSource:
     """Build the source that `config.data.source` names.
 
     Args:
