@@ -81,6 +81,10 @@ PRESETS = {
         gaussian_weight=7.0,
         iterations=10,
     ),
+    # Ours: RCF's appearance kernel over TokenCut's weak unary term, so that appearance
+    # may overrule the halo that optical flow leaves around objects. RCF's own unary is
+    # certain wherever a mask is above 0.7 and holds on to the halo.
+    "weak_unary": CrfPreset(unary="softmax", iterations=10),
     # Paper Sec. 3.3 names both kernels but no numbers; ours: RCF's appearance kernel
     # with the smoothness kernel of the CRF's own authors (reach 3, weight 3).
     "paper": CrfPreset(gaussian_weight=3.0),

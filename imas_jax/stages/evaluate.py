@@ -94,6 +94,7 @@ def annotated_clips(config: ConfigDict) -> list[Scored]:
 def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
     """Score one method after the other."""
     config = run.config
+    annotations.check(config.data, [one.clip for one in scored])
     channels = tuple(run.values("align")["channels"])
     flow, gap = inputs.flow(run), config.flow.gaps[0]
 
@@ -114,23 +115,33 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
     elif config.refine.steps == 0:
         stages = [("stage 1", stages[0][1])]
     for label, folder in stages:
-        masks_of = _object_masks(run, folder, channels, "")
+        masks_of = _object_masks(run, folder, channels)
         yield protocol.Entry(label, "aligned", _score(scored, masks_of, label), rule)
         if config.evaluate.oracle:
             yield _oracle(run, scored, folder, label, rule)
     if config.predict.crf:
         label = f"{stages[-1][0]}, CRF {config.predict.crf}"
-        masks_of = _object_masks(run, stages[-1][1], channels, config.predict.crf)
-        scores = _score(scored, masks_of, label)
-        yield protocol.Entry(label, "aligned", scores, "CRF")
+        yield protocol.Entry(label, "aligned", _score(scored, _written(run), label), "")
+
+
+def _written(run: Run) -> Callable[[Scored], Iterator[Mask]]:
+    """Read back the masks that the predict stage wrote, after the CRF."""
+    folder = run.workdir / "predict" / predict.MASKS
+
+    def of(one: Scored) -> Iterator[Mask]:
+        for frame in one.clip.frames:
+            mask = masks.read_png(folder / one.clip.name / f"{frame.name}.png")
+            yield at_size(mask, one.clip.size)
+
+    return of
 
 
 def _object_masks(
-    run: Run, folder: Path, channels: tuple[int, ...], preset: str
+    run: Run, folder: Path, channels: tuple[int, ...]
 ) -> Callable[[Scored], Iterator[Mask]]:
     def of(one: Scored) -> Iterator[Mask]:
         soft = masks.read(folder, one.clip)
-        return predict.object_masks(run, one.clip, soft, channels, preset)
+        return predict.object_masks(run, one.clip, soft, channels, "")
 
     return of
 
@@ -141,7 +152,7 @@ def _oracle(
     """Score every single channel; keep the one with the best frame mean."""
     best: tuple[float, tuple[protocol.SequenceScore, ...]] = (-1.0, ())
     for channel in range(run.config.model.channels):
-        masks_of = _object_masks(run, folder, (channel,), "")
+        masks_of = _object_masks(run, folder, (channel,))
         scores = _score(scored, masks_of, f"{label}, channel {channel}", boundary=False)
         mean = protocol.summarize(scores, "frame_mean").jaccard.mean
         best = max(best, (mean, scores), key=lambda pair: pair[0])

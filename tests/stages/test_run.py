@@ -102,9 +102,19 @@ def test_overwrite_redoes_a_stale_stage_and_what_follows(config, tmp_path):
 def test_a_half_done_stage_of_another_config_is_refused_too(config, tmp_path):
     make(config, Counter())
     (tmp_path / "run/discover/result.json").unlink()  # killed before the end
+    (tmp_path / "run/discover/half").write_text("of the work")
     config.first.x = 5
     with pytest.raises(UserError, match=r"first\.x"):
         make(config, Counter())
+
+
+def test_a_stage_that_made_nothing_does_not_block_the_corrected_config(config, tmp_path):
+    make(config, Counter())
+    (tmp_path / "run/discover/result.json").unlink()  # failed on its input
+    config.first.x, config.overwrite = 5, False
+    counter = Counter()
+    make(config, counter, "discover")
+    assert counter.calls == ["discover"]
 
 
 def test_an_input_made_again_with_another_outcome_makes_a_stage_stale(config, tmp_path):
