@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
@@ -53,7 +52,7 @@ def create_state(
         "params": variables["params"],
         "batch_stats": variables["batch_stats"],
     }
-    copy = jax.tree.map(np.array, variables) if ema > 0 else None
+    copy = jax.tree.map(lambda leaf: leaf.copy(), variables) if ema > 0 else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
