@@ -1,6 +1,6 @@
 """`configs/video.py` clip by clip: J of the motion baseline, both stages and the CRF.
 
-    python benchmarks/video.py --root=DAVIS-240p --seeds=0,1 --out=benchmarks/results/video
+    python benchmarks/video.py --root=DAVIS-240p --out=benchmarks/results/video
 
 Each clip is a run of its own from random weights, as a user's own video would be.
 Without --clips every third sequence in alphabetical order is taken, a rule fixed before
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def run(root: Path, work: Path, clip: str, seed: int, overrides: list[str]) -> dict:
-    """Run one clip and read its scores; wall-clock seconds include start and compile."""
+    """Run one clip and read its scores; seconds are wall-clock, compilation included."""
     workdir = work / f"{clip}-{seed}"
     start = time.monotonic()
     subprocess.run(
@@ -102,14 +102,9 @@ def matches(wanted: str, label: str) -> bool:
 def table(rows: list[dict], clips: list[str], overrides: list[str]) -> str:
     """Format the mean over seeds of every clip, J frame mean in percent."""
     seeds = sorted({row["seed"] for row in rows})
+    by_run = {(row["clip"], row["seed"]): row["scores"] for row in rows}
     values = np.array(
-        [
-            [
-                [r["scores"] for r in rows if (r["clip"], r["seed"]) == (c, s)][0]
-                for s in seeds
-            ]
-            for c in clips
-        ],
+        [[by_run[c, s] for s in seeds] for c in clips],
         float,
     )
     lines = [

@@ -8,7 +8,7 @@ it is the code that runs on DAVIS.
 
 from ml_collections import ConfigDict
 
-from configs import davis, video
+from configs import davis
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/demo"
     config.data.layout = "demo"
     config.data.resolution = "240p"
-    video.small_network(config)
+    davis.small_network(config)
     config.align.judged = "all"
     config.evaluate.split = ""
     return config

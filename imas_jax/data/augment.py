@@ -108,6 +108,23 @@ def normalize(pixels: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
     return (pixels / 255.0 - mean) / std
 
 
+def fit_crop(size: tuple[int, int], config: ConfigDict) -> tuple[int, int]:
+    """Return a crop that every draw can cut from frames of `size`.
+
+    The config's crop where it fits, else turned where that fits better (tall frames),
+    and shrunk to multiples of 16 pixels.
+    """
+    smallest = smallest_scaled(size, config)
+    crop = tuple(config.crop)
+    if (crop[0] - crop[1]) * (size[0] - size[1]) < 0:
+        crop = crop[::-1]
+    h, w = (
+        side if side <= room else max(room // 16 * 16, 16)
+        for side, room in zip(crop, smallest, strict=True)
+    )
+    return h, w
+
+
 def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
     """Refuse a crop that some draw could not cut from frames of `size`.
 
@@ -121,8 +138,7 @@ def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
         )
     if config.mode == "resize":
         return
-    short = int(config.short_side * config.scale[0])
-    smallest = tuple(int(side * short / min(size) + 0.5) for side in size)
+    smallest = smallest_scaled(size, config)
     if smallest[0] < config.crop[0] or smallest[1] < config.crop[1]:
         raise errors.UserError(
             f"augment.crop={tuple(config.crop)} from frames resized to {smallest} "
@@ -131,6 +147,13 @@ def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
             "a crop (h, w) that fits into the smallest resized frame",
             "lower augment.crop, or raise augment.short_side or augment.scale",
         )
+
+
+def smallest_scaled(size: tuple[int, int], config: ConfigDict) -> tuple[int, int]:
+    """Return the (h, w) of frames of `size` at the smallest scale that is drawn."""
+    short = int(config.short_side * config.scale[0])
+    h, w = (int(side * short / min(size) + 0.5) for side in size)
+    return h, w
 
 
 def draw_parameters(key: Array, size: tuple[int, int], config: ConfigDict) -> Draw:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax.conventions import Tree
@@ -101,7 +102,11 @@ def fit(
         channels: The object's channels, for "refine".
         targets: Folder of stage-2 targets, for "refine".
     """
-    config, rate = run.config, run.config[stage]
+    training_set = training_sets.find(
+        run.config, inputs.clips(run.config), inputs.flow(run)
+    )
+    config = with_fitting_crop(run.config, training_set.size)
+    rate = config[stage]
     parallel.check_batch(rate.batch_size)
     model = build_model(config, parallel.AXIS)
     optimizer = stage_optimizer(config, stage)
@@ -112,8 +117,6 @@ def fit(
         rate.ema,
         mask_size(config.model, tuple(config.augment.crop)),
     )
-    training_set = training_sets.find(config, inputs.clips(config), inputs.flow(run))
-    augment.check_crop(training_set.size, config.augment)
     source = pipeline.make_source(
         config,
         training_set,
@@ -130,6 +133,24 @@ def fit(
         run.workdir / stage,
         loop.Schedule(rate.steps, rate.checkpoint_every, rate.log_every),
     )
+
+
+def with_fitting_crop(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:
+    """Return the config with a crop that frames of `size` can give, and say so.
+
+    Raises:
+        UserError: If the crop does not fit and `augment.fit_crop` is off.
+    """
+    if not config.augment.fit_crop:
+        augment.check_crop(size, config.augment)
+        return config
+    crop = augment.fit_crop(size, config.augment)
+    if crop == tuple(config.augment.crop):
+        return config
+    logging.info("training crop %s: %s does not fit", crop, config.augment.crop)
+    fitted = config.copy_and_resolve_references().unlock()
+    fitted.augment.crop = crop
+    return fitted.lock()
 
 
 def _read_targets(

@@ -326,3 +326,20 @@ def test_hue_and_saturation_agree_with_real_valued_hsv(parity):
             levels, jnp.asarray(factor), jnp.asarray(shift)
         )
         np.testing.assert_allclose(ours, wanted, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [
+        ((240, 428), (192, 320)),  # fits as it is
+        ((428, 240), (320, 192)),  # a tall video: turned
+        ((480, 640), (192, 288)),  # 4:3: shrunk to what the smallest scale leaves
+        ((300, 300), (192, 208)),
+    ],
+)
+def test_a_crop_is_turned_or_shrunk_until_every_draw_can_cut_it(size, crop):
+    config = davis.get_config().augment
+    config.update({"short_side": 240, "scale": (0.9, 1.1), "crop": (192, 320)})
+    config.crop = augment.fit_crop(size, config)
+    assert tuple(config.crop) == crop
+    augment.check_crop(size, config)

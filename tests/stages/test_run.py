@@ -108,7 +108,7 @@ def test_a_half_done_stage_of_another_config_is_refused_too(config, tmp_path):
         make(config, Counter())
 
 
-def test_a_stage_that_made_nothing_does_not_block_the_corrected_config(config, tmp_path):
+def test_a_stage_that_made_nothing_does_not_block_a_corrected_config(config, tmp_path):
     make(config, Counter())
     (tmp_path / "run/discover/result.json").unlink()  # failed on its input
     config.first.x, config.overwrite = 5, False
@@ -117,7 +117,7 @@ def test_a_stage_that_made_nothing_does_not_block_the_corrected_config(config, t
     assert counter.calls == ["discover"]
 
 
-def test_an_input_made_again_with_another_outcome_makes_a_stage_stale(config, tmp_path):
+def test_an_input_with_another_outcome_makes_a_stage_stale(config, tmp_path):
     make(config, Counter())
     path = tmp_path / "run/discover/result.json"
     result = json.loads(path.read_text())
