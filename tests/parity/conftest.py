@@ -85,7 +85,7 @@ def open_folder(folder: Path) -> Authors:
 @pytest.fixture(scope="session")
 def authors(pytestconfig):
     shared = Path(__file__).parents[3] / "shared" / "parity"
-    folder = Path(os.environ.get("IMAS_PARITY_DIR", shared))
+    folder = Path(os.environ.get("IMAS_PARITY_DIR", shared)).resolve()
     if not (folder / "meta.json").is_file():
         if "parity" in pytestconfig.option.markexpr:
             pytest.fail(f"no parity files at {folder} (set IMAS_PARITY_DIR)")
