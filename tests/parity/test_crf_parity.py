@@ -10,7 +10,6 @@ from imas_jax import crf
 
 pytestmark = pytest.mark.parity
 
-FRAMES = ["blackswan_00020", "bear_00010"]
 KERNELS = {
     "bil_official": {"bilateral_sxy": 60.0, "bilateral_srgb": 5.0},
     "bil_wide": {"bilateral_sxy": 10.0, "bilateral_srgb": 20.0},
@@ -29,34 +28,40 @@ def golden(authors):
     return authors.load("crf")
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+def names(golden, ending):
+    """Return the frames that have a key with this ending."""
+    found = [key.removesuffix(ending) for key in golden if key.endswith(ending)]
+    if not found:
+        pytest.skip("no frames in the subset; make parity runs this test")
+    return found
+
+
 @pytest.mark.parametrize(
     ("recipe", "preset"), [("head", "authors_target"), ("post", "authors_post")]
 )
-def test_full_frames_get_the_authors_labels(
-    golden, authors, record, frame, recipe, preset
-):
-    file = authors.folder / "frames" / f"{golden[f'{frame}/sha1_rgb']}.jpg"
-    image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
-    mask = (golden[f"{frame}/degraded_mask_u8"] / 255).astype(np.float32)
-    labels = authors.recipe.unpack(golden[f"{frame}/{recipe}_labels_bits"], mask.shape)
-    different = np.count_nonzero(crf.refine(image, mask, preset).mask != labels)
-    record("CRF", f"{frame} {preset}: differing labels", different, None, 0)
+def test_full_frames_get_the_authors_labels(golden, authors, record, recipe, preset):
+    for frame in names(golden, "/sha1_rgb"):
+        digest = golden[f"{frame}/sha1_rgb"]
+        (file,) = (authors.folder / "frames").glob(f"{digest}.*")
+        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        mask = (golden[f"{frame}/degraded_mask_u8"] / 255).astype(np.float32)
+        bits = golden[f"{frame}/{recipe}_labels_bits"]
+        labels = authors.recipe.unpack(bits, mask.shape)
+        different = np.count_nonzero(crf.refine(image, mask, preset).mask != labels)
+        record("CRF", f"{frame} {preset}: differing labels", different, None, 0)
 
 
-@pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("iterations", [1, 5, 50])
-def test_mask_size_frames_get_the_authors_probabilities(
-    golden, record, frame, iterations
-):
+def test_mask_size_frames_get_the_authors_probabilities(golden, record, iterations):
     preset = dataclasses.replace(
         crf.PRESETS["authors_target"], iterations=iterations, short_side=0
     )
-    mask = (golden[f"{frame}_lowres/mask_u8"] / 255).astype(np.float32)
-    got = crf.refine(golden[f"{frame}_lowres/image"], mask, preset).probability
-    want = golden[f"{frame}_lowres/pydensecrf_it{iterations}_prob_fg"]
-    quantity = f"{frame} at 96x96, {iterations} updates: probability"
-    record("CRF", quantity, np.abs(got - want).max(), None, 1e-6)
+    for frame in names(golden, "/mask_u8"):
+        mask = (golden[f"{frame}/mask_u8"] / 255).astype(np.float32)
+        got = crf.refine(golden[f"{frame}/image"], mask, preset).probability
+        want = golden[f"{frame}/pydensecrf_it{iterations}_prob_fg"]
+        quantity = f"{frame}, {iterations} updates: probability"
+        record("CRF", quantity, np.abs(got - want).max(), None, 1e-6)
 
 
 @pytest.mark.parametrize("kernels", list(KERNELS))
