@@ -14,7 +14,7 @@ import pytest
 import torch_names
 
 from imas_jax import composition, losses
-from imas_jax.models import imas
+from imas_jax.models import imas, pretrained
 
 pytestmark = pytest.mark.parity
 
@@ -60,21 +60,15 @@ def inputs(authors, file, variant, dtype):
     return arrays[0], arrays[1:3], arrays[3:5]
 
 
-def pooling(authors, dtype):
-    """Return the parameters of phi_1 and phi_2."""
-    shapes = {
-        "phi_1_0": (64, 2, 3, 3),
-        "phi_1_1": (64, 64, 3, 3),
-        "phi_2_0": (64, 64, 1),
-        "phi_2_1": (2, 64, 1),
-    }
+def pooling(authors, file, dtype):
+    """Return the parameters of phi_1 and phi_2, in the sizes of their gradients."""
     params = {}
-    for name, shape in shapes.items():
-        root = f"decode_head.{POOLING[name]}"
-        kernel = authors.draw("param", f"{root}.weight", shape).astype(dtype)
-        kernel = kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim))
-        bias = authors.draw("param", f"{root}.bias", shape[:1]).astype(dtype)
-        params[name] = {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
+    for name, root in POOLING.items():
+        arrays = [
+            authors.draw("param", key, file[f"free/grad.{key}"].shape).astype(dtype)
+            for key in (f"decode_head.{root}.weight", f"decode_head.{root}.bias")
+        ]
+        params[name] = {"kernel": pretrained.to_ours(arrays[0]), "bias": arrays[1]}
     return params
 
 
@@ -132,7 +126,7 @@ def run_variant(authors, file, variant, dtype):
         ]
         return sum(parts), (whole, parts)
 
-    params = pooling(authors, dtype)
+    params = pooling(authors, file, dtype)
     grad = jax.jit(jax.grad(explain, argnums=(0, 1, 2), has_aux=True))
     grads, (whole, parts) = grad(params, masks, maps)
     first = torch_names.to_channels_first
@@ -179,7 +173,7 @@ def test_without_a_residual_the_loss_is_that_of_the_constant_path(
         masks, flows, _ = inputs(authors, file, "free", dtype)
         config.model.channels = masks.shape[-1]
         flow = composition.clamp_flow(flows[i], config.model.flow_clamp)
-        variables = {"params": {"motion_pooling": pooling(authors, dtype)}}
+        variables = {"params": {"motion_pooling": pooling(authors, file, dtype)}}
         got = imas.make_model(config).apply(
             variables, flow, masks[:, i], None, method="reconstruct"
         )

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.parity
 
 @pytest.fixture(scope="module")
 def variables(authors):
-    return torch_names.variables_of(authors, torch_names.network_config())
+    channels = int(authors.load("seg_head")["eval.logits"].shape[1])
+    config = torch_names.network_config(channels=channels)
+    return torch_names.variables_of(authors, config)
 
 
 def subtree(variables, part):
