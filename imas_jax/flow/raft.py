@@ -96,19 +96,27 @@ class RaftEstimator:
         self.digest, self._variables, self._compute = digest, variables, compute
 
     def __call__(
-        self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h w 3"]
+        self, frame0: UInt8[np.ndarray, "h w 3"], frame1: UInt8[np.ndarray, "h1 w1 3"]
     ) -> FlowPair:
-        """Return flow 0 -> 1 and 1 -> 0 in pixels of these frames, float32."""
+        """Return flow 0 -> 1 and 1 -> 0 in pixels of these frames, float32.
+
+        Raises:
+            UserError: If the frames differ in size.
+        """
         forward, backward = self.batch(frame0[None], frame1[None])
         return forward[0], backward[0]
 
     def batch(
         self,
         frames0: UInt8[np.ndarray, "b h w 3"],
-        frames1: UInt8[np.ndarray, "b h w 3"],
+        frames1: UInt8[np.ndarray, "b h1 w1 3"],
     ) -> FlowPair:
-        """Return the flows of several pairs at once: faster on an accelerator."""
-        if frames0.shape != frames1.shape or frames0.shape[-1] != 3:
+        """Return the flows of several pairs at once: faster on an accelerator.
+
+        Raises:
+            UserError: If the frames differ in size.
+        """
+        if frames0.shape != frames1.shape:
             raise errors.UserError(
                 f"frames of shapes {frames0.shape} and {frames1.shape}",
                 "two RGB frames of one size, (b, h, w, 3)",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_names
@@ -117,7 +118,7 @@ def test_large_flow_of_a_crop_is_official(golden, large_weights, record, iterati
 def test_features_and_context_are_official(golden, request, record, size):
     weights = request.getfixturevalue(f"{size}_weights")
     where = {"small": "crop", "large": "large"}[size]
-    _, variables = raft.load_weights(weights)
+    variables = jax.device_put(raft.load_weights(weights)[1])
     frames = np.stack([golden[f"{where}/image1"], golden[f"{where}/image2"]])
     network = raft.Raft(size)
 
@@ -144,7 +145,7 @@ def test_features_and_context_are_official(golden, request, record, size):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_correlation_windows_are_official(golden, small_weights, record, method):
-    _, variables = raft.load_weights(small_weights)
+    variables = jax.device_put(raft.load_weights(small_weights)[1])
     frames = np.stack([golden["crop/image1"], golden["crop/image2"]])
     network = raft.Raft("small")
 
@@ -153,7 +154,7 @@ def test_correlation_windows_are_official(golden, small_weights, record, method)
         features = network.apply(variables, raft.prepare(frames), method="features")
         _, h, w, _ = features.shape
         position = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1)
-        position = (position[None] + 0.37).astype(np.float32)
+        position = jnp.asarray(position[None] + 0.37, jnp.float32)
         built = raft_correlation.build(features[:1], features[1:], 3, method)
         return raft_correlation.read(built, position)
 
