@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from imas_jax import losses
+from imas_jax import composition, losses
 from imas_jax.conventions import Batch, Prediction, Sample, Tree
 from imas_jax.data.augment import augment
 from imas_jax.models.imas import IMAS
@@ -97,7 +97,7 @@ def _motion(
     clamp = config.model.flow_clamp
     parts = []
     for frame, flow, residual in directions:
-        flow = jnp.clip(flow, -clamp, clamp) if clamp > 0 else flow
+        flow = composition.clamp_flow(flow, clamp)
         reconstruction = model.apply(
             variables, flow, masks[:, frame], residual, method="reconstruct"
         )
