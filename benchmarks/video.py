@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def run(root: Path, work: Path, clip: str, seed: int, overrides: list[str]) -> dict:
-    """Run one clip and read its scores; seconds are wall-clock, compilation included."""
+    """Run one clip and read its scores; seconds are wall-clock, whole runs."""
     workdir = work / f"{clip}-{seed}"
     start = time.monotonic()
     subprocess.run(

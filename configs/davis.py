@@ -28,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.workdir = "runs/davis"
     config.restore = ""  # another run's workdir to evaluate or continue from
     config.overwrite = False  # redo finished stages whose config changed
+    config.distributed = ""  # auto | HOST:PORT,COUNT,INDEX: several processes
     config.seed = 0
     config.precision = "float32"  # or "bfloat16": network only; losses stay float32
     config.data = data()
@@ -106,6 +107,7 @@ def model() -> ConfigDict:
             "width": 64,  # channels of the first stage
             "output_stride": 8,
             "weights": "",  # self-supervised checkpoint (paper: DenseCL); "": none
+            "averaged": False,  # take an authors' checkpoint's moving averages (_ema)
             "channels": 4,  # C, tuned by alignment (paper Fig. 5)
             "feature_merging": True,  # paper Sec. 3.2; False on SegTrackv2
             "head_width": 256,  # RCF

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -198,3 +199,39 @@ def test_nothing_before_evaluate_reads_an_annotation(tmp_path, environment):
         assert identity(tmp_path / "with", stage) == identity(
             tmp_path / "without", stage
         )
+
+
+def test_two_processes_with_two_devices_each_take_the_steps_of_one(whole, environment):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workdir = whole / "processes"
+    started = [
+        subprocess.Popen(
+            command(
+                whole / "a clip é",
+                workdir,
+                *LONGER,
+                "--config.stage=discover",
+                f"--config.distributed=127.0.0.1:{port},2,{index}",
+            ),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=HERE.parent,
+        )
+        for index in range(2)
+    ]
+    for process in started:
+        text, _ = process.communicate(timeout=LIMIT)
+        assert process.returncode == 0, text
+    together, alone = (
+        [json.loads(line) for line in (d / "discover/metrics.jsonl").open()]
+        for d in (workdir, whole / "run")
+    )
+    assert [r["step"] for r in together] == [r["step"] for r in alone]
+    # The first gradient has nothing behind it that could hide a wrong scale.
+    for name in ("loss", "gradient_norm"):
+        assert together[0][name] == pytest.approx(alone[0][name], rel=1e-5)
+    assert together[-1]["loss"] == pytest.approx(alone[-1]["loss"], rel=1e-3)

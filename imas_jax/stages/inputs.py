@@ -11,6 +11,7 @@ from imas_jax.data import synthetic
 from imas_jax.flow.files import FlowFolder
 from imas_jax.stages import flow as flow_stage
 from imas_jax.stages.run import Run
+from imas_jax.training import parallel
 
 DEMO = "demo"
 
@@ -25,7 +26,9 @@ def locate(config: ConfigDict) -> ConfigDict:
     root = Path(config.data.root or Path(config.workdir) / "clips")
     if not root.is_dir():
         logging.info("rendering the demo's clips into %s", root)
-    synthetic.render_demo(root, config.seed)
+    if parallel.process()[0] == 0:
+        synthetic.render_demo(root, config.seed)
+    parallel.wait_for_all()
     located = config.copy_and_resolve_references()
     located.data.update({"root": str(root), "layout": "davis"})
     return located.lock()

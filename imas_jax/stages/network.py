@@ -35,7 +35,9 @@ def initial_variables(model: IMAS, config: ConfigDict) -> Tree:
     keys = {"params": jax.random.key(config.seed), "dropout": jax.random.key(0)}
     variables = jax.jit(lambda: model.init(keys, frames, train=False))()
     if config.model.weights:
-        variables = pretrained.load_into(variables, Path(config.model.weights))
+        variables = pretrained.load_into(
+            variables, Path(config.model.weights), config.model.averaged
+        )
     return variables
 
 

@@ -31,6 +31,10 @@ def _flow(run: Run) -> Output:
     return Output(digest([values["folder"], names]), values)
 
 
+def _flow_intact(run: Run) -> bool:
+    return flow.is_intact(run.config, inputs.clips(run.config), run.workdir / "flow")
+
+
 def _prepare(run: Run) -> Output:
     values = prepare.run(
         run.config,
@@ -45,11 +49,11 @@ def _prepare(run: Run) -> Output:
 _TRAINING = ("augment", "model", "loss", "discover", "precision", "seed")
 
 STAGES = (
-    Stage("flow", (), ("data", "flow"), _flow),
-    Stage("prepare", ("flow",), (), _prepare),
-    Stage("discover", ("prepare",), _TRAINING, discover.work),
+    Stage("flow", (), ("data", "flow"), _flow, shared=True, intact=_flow_intact),
+    Stage("prepare", ("flow",), (), _prepare, shared=True),
+    Stage("discover", ("prepare",), _TRAINING, discover.work, shared=True),
     Stage("align", ("discover", "flow"), ("align", "predict"), align.work),
-    Stage("refine", ("align",), ("target", "refine"), refine.work),
+    Stage("refine", ("align",), ("target", "refine"), refine.work, shared=True),
     Stage("predict", ("refine", "align"), ("predict",), predict.work),
     Stage("evaluate", ("predict", "flow"), ("evaluate",), evaluate.work),
     Stage("report", ("evaluate",), ("report",), report.work),

@@ -15,7 +15,7 @@ from imas_jax.errors import UserError
 from imas_jax.stages import features, inputs, masks, network
 from imas_jax.stages.align import SOFT
 from imas_jax.stages.run import Output, Run
-from imas_jax.training import checkpoints
+from imas_jax.training import checkpoints, parallel
 
 TARGETS = "targets"
 
@@ -30,6 +30,8 @@ def work(run: Run) -> Output:
     folder = run.workdir / "refine" / TARGETS
     clips = inputs.clips(run.config)
     source = {"align": run.result("align")["identity"]}
+    if parallel.process()[0] != 0:
+        parallel.wait_for_all()  # the first process makes the targets for all
     summary = targets.make_targets(
         folder,
         _sequences(run, clips, channels),
@@ -37,6 +39,8 @@ def work(run: Run) -> Output:
         recipe(run),
         run.config.target.workers,
     )
+    if parallel.process()[0] == 0:
+        parallel.wait_for_all()
     state = network.fit(run, "refine", state.best_variables, channels, folder)
     log = inputs.training_log(run.workdir / "refine")
     return Output(

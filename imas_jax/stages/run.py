@@ -60,14 +60,19 @@ class Stage:
         needs: Stages whose results it reads, all of them earlier.
         sections: Config sections that decide its result, beyond those of `needs`.
         work: Does it; restartable at any moment.
+        shared: Whether every process takes part; else the first works for all.
         repeat: Whether it is done anew each time, finished or not.
+        intact: Tells whether what a finished stage made is still there; one that is not
+            intact works again, and remakes only what is missing.
     """
 
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     work: Callable[["Run"], Output]
+    shared: bool = False
     repeat: bool = False
+    intact: Callable[["Run"], bool] = lambda run: True
 
 
 class Run:
@@ -136,9 +141,19 @@ class Run:
         folder = self.workdir / stage.name
         wanted = self.subset(stage)
         inputs = {name: self.result(name)["identity"] for name in stage.needs}
-        if self._is_finished(stage, folder, wanted, inputs):
+        done = self._is_finished(stage, folder, wanted, inputs)
+        parallel.wait_for_all()  # nobody works before everybody has looked
+        if done:
             logging.info("%s: already done, in %s", stage.name, folder)
             return
+        if stage.shared or parallel.process()[0] == 0:
+            self._work(stage, folder, wanted, inputs)
+        parallel.wait_for_all()
+
+    def _work(
+        self, stage: Stage, folder: Path, wanted: dict[str, Any], inputs: dict[str, str]
+    ) -> None:
+        """Do a stage and write down what made it."""
         logging.info("%s: starting, in %s", stage.name, folder)
         _write_json(folder / "config.json", {"config": wanted, "inputs": inputs})
         start = time.monotonic()
@@ -193,7 +208,7 @@ class Run:
                 if was["inputs"].get(name) != identity
             ]
         if not stale:
-            return finished.is_file()
+            return finished.is_file() and stage.intact(self)
         if not any(path.name != "config.json" for path in folder.iterdir()):
             return False  # it failed before it made anything: nothing can be mixed
         if not self.config.overwrite:

@@ -6,7 +6,8 @@ digest, is reported loudly and the one before is taken.
 """
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from absl import logging
 
 from imas_jax.conventions import Tree
 from imas_jax.errors import UserError
+from imas_jax.training import parallel
 from imas_jax.training.state import TrainState
 
 KEEP = 3
+DAMAGED = "damaged-"
 
 
 class Checkpoints:
@@ -59,29 +62,40 @@ class Checkpoints:
         Raises:
             UserError: If checkpoints exist but none is sound or none fits the config.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        problems = []
-        for step in steps:
+        problems: dict[int, str] = {}
+        for step in reversed(self.steps()):
             try:
-                return self.restore_step(step, template)
+                state = self.restore_step(step, template)
             # Orbax, tensorstore and the file system each fail in their own ways on a
             # damaged checkpoint; whatever it was, the one before is worth trying.
             except Exception as error:
                 summary = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                problems.append(f"step {step}: {summary}")
+                problems[step] = f"step {step}: {summary}"
                 logging.error(
                     "checkpoint %s/%d is unusable (%s); trying the one before",
                     self.folder,
                     step,
                     summary,
                 )
+            else:
+                self._set_aside(problems)
+                return state
         if problems:
             raise UserError(
-                f"no usable checkpoint in {self.folder}: " + "; ".join(problems),
+                f"no usable checkpoint in {self.folder}: "
+                + "; ".join(problems.values()),
                 "a checkpoint of a network with this config's shapes",
                 "use the config the run was made with, or delete the folder to restart",
             )
         return None
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        """Rename unusable checkpoints, or the run could not save those steps again."""
+        if parallel.process()[0] == 0:
+            for step in steps:
+                os.replace(self.folder / str(step), self.folder / f"{DAMAGED}{step}")
+        parallel.wait_for_all()
+        self._manager.reload()
 
     def steps(self) -> tuple[int, ...]:
         """Return the steps there are checkpoints of, oldest first."""

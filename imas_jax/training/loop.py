@@ -100,6 +100,8 @@ def _steps(
     """Run the remaining steps; save at the end, at the rhythm, and when asked to."""
     first = int(state.step)
     if first >= schedule.steps:
+        if not checkpoints.steps():  # no steps asked for: weights from a file, as is
+            checkpoints.save(state)
         return state
     run = parallel.run_on_devices(step)
     carried = parallel.replicate(state)
@@ -129,6 +131,10 @@ class MetricsLog:
 
     def __init__(self, path: Path, first_step: int, name: str, schedule: Schedule):
         self._path, self._name, self._schedule = path, name, schedule
+        self._start, self._first = time.monotonic(), first_step
+        self._writes = parallel.process()[0] == 0
+        if not self._writes:
+            return
         kept = []
         if path.is_file():
             for line in path.read_text().splitlines():
@@ -141,7 +147,6 @@ class MetricsLog:
         aside = path.with_suffix(".aside")
         aside.write_text("".join(line + "\n" for line in kept))
         os.replace(aside, path)
-        self._start, self._first = time.monotonic(), first_step
 
     def write(self, pending: list[tuple[int, Any]]) -> None:
         """Fetch and append the metrics of some steps.
@@ -162,6 +167,8 @@ class MetricsLog:
                     f"one is kept in {self._path.parent / 'checkpoints'}",
                 )
             lines.append(json.dumps({"step": step, **values}) + "\n")
+        if not self._writes:
+            return
         with self._path.open("a") as file:
             file.writelines(lines)
         step = pending[-1][0]

@@ -89,9 +89,31 @@ def process() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def start(coordinator: str, count: int, index: int) -> None:
-    """Join the other processes of a run; call before anything touches a device."""
-    jax.distributed.initialize(coordinator, count, index)
+def join(distributed: str) -> None:
+    """Join the other processes of a run; call before anything touches a device.
+
+    Args:
+        distributed: "" for a single process; "auto" where the cluster says it all
+            (SLURM, TPU pods, Kubernetes); else "HOST:PORT,COUNT,INDEX": where the first
+            process is reached, how many there are, which this one is.
+
+    Raises:
+        UserError: If it is none of these.
+    """
+    if not distributed:
+        return
+    if distributed == "auto":
+        jax.distributed.initialize()
+        return
+    try:
+        address, count, index = distributed.split(",")
+        jax.distributed.initialize(address, int(count), int(index))
+    except ValueError as error:
+        raise UserError(
+            f"distributed = {distributed!r}: {error}",
+            "'', auto, or HOST:PORT,COUNT,INDEX",
+            "correct the field, e.g. --config.distributed=127.0.0.1:9911,2,0",
+        ) from error
 
 
 def wait_for_all() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -124,6 +125,15 @@ def test_an_input_with_another_outcome_makes_a_stage_stale(config, tmp_path):
     path.write_text(json.dumps({**result, "identity": "something else"}))
     with pytest.raises(UserError, match="discover was made again"):
         make(config, Counter())
+
+
+def test_a_finished_stage_that_lost_what_it_made_works_again(config):
+    counter = Counter()
+    first, second = counter.stages()
+    there = dataclasses.replace(first, intact=lambda run: False)
+    for _ in range(2):
+        Run(config, (there, second)).make("predict")
+    assert counter.calls == ["discover", "predict", "discover"]
 
 
 def test_fields_that_do_not_decide_results_may_change(config):

@@ -74,3 +74,14 @@ def test_a_restored_run_predicts_what_the_run_itself_predicted(finished, tmp_pat
         )
     assert not (tmp_path / "again/discover").exists()
     shutil.rmtree(tmp_path / "again")
+
+
+def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    files = sorted((tmp_path / "run/flow").rglob("*.npz"))
+    whole = [path.read_bytes() for path in files[:2]]
+    files[0].unlink()
+    files[1].write_bytes(whole[1][:200])
+    config = tiny_config(finished / "clip", tmp_path / "run")
+    Run(config.lock(), protocol.STAGES).make("flow")
+    assert [path.read_bytes() for path in files[:2]] == whole

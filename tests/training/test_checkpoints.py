@@ -56,6 +56,19 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly(tmp_path, caplog):
     assert any("unusable" in record.message for record in caplog.records)
 
 
+def test_a_run_that_fell_back_can_save_the_damaged_step_again(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(state_at(step))
+    damage(tmp_path, 2)
+    checkpoints.restore(state_at(0))
+    checkpoints.save(state_at(2, value=5.0))
+    found = checkpoints.restore(state_at(0))
+    checkpoints.close()
+    assert int(found.step) == 2
+    assert np.all(np.asarray(found.params["a"]["kernel"]) == 5.0)
+
+
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state_at(1))
