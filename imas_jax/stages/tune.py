@@ -178,7 +178,7 @@ def _score_sweep(run: Run, judge: judges.Judge) -> Iterator[ranking.Scored]:
         config = adopt_network(config)
         channels, largest = config.model.channels, config.align.largest
         candidates = alignment.list_candidates(channels, largest)
-        for step, predictor in _predictors(config, folder):
+        for step, predictor in predictors(config, folder):
             yield ranking.Scored(
                 tuple(
                     f"{name} step {step} channel {'+'.join(map(str, candidate))}"
@@ -191,7 +191,7 @@ def _score_sweep(run: Run, judge: judges.Judge) -> Iterator[ranking.Scored]:
             )
 
 
-def _predictors(config: ConfigDict, folder: Path) -> Iterator[tuple[int, Predictor]]:
+def predictors(config: ConfigDict, folder: Path) -> Iterator[tuple[int, Predictor]]:
     """Open a run's stage-1 checkpoints one after the other, oldest first."""
     template, predictor = network.template(config, "discover"), None
     checkpoints = Checkpoints(folder / "discover" / "checkpoints")
