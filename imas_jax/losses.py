@@ -86,7 +86,7 @@ def compactness(mask: Float[Array, "*b h w"]) -> Float[Array, ""]:
     x = (jnp.arange(w, dtype=mask.dtype) / w)[None]
     mass = mask.sum(axis=(-2, -1), keepdims=True)
     safe = jnp.where(mass > 0, mass, 1.0)
-    spread = 0.0
+    spread = jnp.zeros_like(mask)
     for axis in (y, x):
         grid = jnp.broadcast_to(axis, mask.shape)
         centre = (mask * grid).sum(axis=(-2, -1), keepdims=True) / safe

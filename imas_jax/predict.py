@@ -6,19 +6,17 @@ running statistics. Memory does not grow with the length of a clip.
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
 from imas_jax import geometry
 from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.models.imas import IMAS
-
-Binarize = Literal["argmax", "threshold"]
 
 
 class Predictor:
@@ -38,11 +36,14 @@ class Predictor:
         def masks(variables: Tree, frames: jax.Array) -> jax.Array:
             size = inference_size(frames.shape[1:3], self._short_side)
             sample = eval_sample(frames, size)
-            soft = jax.nn.softmax(model.apply(variables, sample, method="segment"))
+
+            def soft(frames: jax.Array) -> jax.Array:
+                logits: Any = model.apply(variables, frames, method="segment")
+                return jax.nn.softmax(logits)
+
             if self._flip:
-                mirrored = model.apply(variables, sample[:, :, ::-1], method="segment")
-                soft = (soft + jax.nn.softmax(mirrored)[:, :, ::-1]) / 2
-            return soft
+                return (soft(sample) + soft(sample[:, :, ::-1])[:, :, ::-1]) / 2
+            return soft(sample)
 
         self._masks = jax.jit(masks)
 
@@ -82,23 +83,3 @@ def to_frame(
     cols = geometry.resize_matrix(soft.shape[1], size[1], "align_corners")
     tall = np.tensordot(rows.astype(np.float32), soft, axes=(1, 0))
     return np.einsum("jw,hwc->hjc", cols.astype(np.float32), tall, optimize=True)
-
-
-def binarize(
-    soft: Float[np.ndarray, "h w c"],
-    channel: int,
-    rule: Binarize = "argmax",
-    threshold: float = 0.35,
-) -> Bool[np.ndarray, "h w"]:
-    """Read one channel as a binary mask.
-
-    Args:
-        soft: Soft masks.
-        channel: Object channel.
-        rule: "argmax": the channel is the largest (paper code, final test);
-            "threshold": its probability is above `threshold` (paper code, validation).
-        threshold: In (0, 1).
-    """
-    if rule == "threshold":
-        return soft[..., channel] > threshold
-    return soft.argmax(axis=-1) == channel

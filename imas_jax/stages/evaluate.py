@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from imas_jax.stages import align, inputs, masks, motion_masks, predict
 from imas_jax.stages.run import Output, Run, digest
 
 BASELINE = "motion baseline"
-Mask = Bool[np.ndarray, "h w"]
+Mask: TypeAlias = Bool[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True)

@@ -124,10 +124,11 @@ def _frame(
         truth = evaluate.at_size(truth, clip.size)
     soft = masks.read(run.workdir / "predict" / SOFT, clip)[t].astype(np.float32)
     gap = run.config.flow.gaps[0]
-    direction = "forward" if t + gap < len(clip.frames) else "backward"
-    field = inputs.flow(run).read(
-        clip.name, t if direction == "forward" else max(t - gap, 0), direction, gap
-    )
+    folder = inputs.flow(run)
+    if t + gap < len(clip.frames):
+        field = folder.read(clip.name, t, "forward", gap)
+    else:
+        field = folder.read(clip.name, max(t - gap, 0), "backward", gap)
     pictures = {
         "frame": image,
         "object": visualize.overlay(image, found, truth),

@@ -3,6 +3,7 @@
 Per-device maths only; `training/parallel.py` runs it on devices.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -94,10 +95,9 @@ def _motion(
     directions = [(0, sample.flow_forward, prediction.residual_forward)]
     if config.loss.symmetric:
         directions.append((1, sample.flow_backward, prediction.residual_backward))
-    clamp = config.model.flow_clamp
     parts = []
     for frame, flow, residual in directions:
-        flow = composition.clamp_flow(flow, clamp)
+        flow = composition.clamp_flow(flow, config.model.flow_clamp)
         reconstruction = model.apply(
             variables, flow, masks[:, frame], residual, method="reconstruct"
         )
@@ -165,7 +165,8 @@ def apply_gradients(
             lambda old, new: ema * old + (1.0 - ema) * new, state.ema, latest
         )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,

@@ -1,0 +1,84 @@
+"""The method learns: a textured square that moves is found from its flow alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from imas_jax.conventions import Batch
+from imas_jax.data.augment import eval_sample
+from imas_jax.models.imas import make_model, mask_size
+from imas_jax.training import parallel, steps
+from imas_jax.training.state import create_state, make_optimizer
+
+SIZE, SIDE = (64, 96), 32
+
+
+def toy(rng, count):
+    """Render pairs in which a striped square moves right over a blotchy ground.
+
+    The square's place is a multiple of 4 px, so its mask is exact at 1/4 resolution.
+    """
+    h, w = SIZE
+    frames = np.zeros((count, 2, h, w, 3), np.uint8)
+    flow = np.zeros((count, h, w, 2), np.float16)
+    truth = np.zeros((count, h, w), bool)
+    stripes = (np.indices((SIDE, SIDE)).sum(0) // 4 % 2 * 120 + 90).astype(np.uint8)
+    for n in range(count):
+        blotches = rng.integers(30, 160, (h // 8, w // 8, 3), dtype=np.uint8)
+        frames[n] = np.kron(blotches, np.ones((8, 8, 1), np.uint8))
+        y, x = (
+            4 * rng.integers(0, (h - SIDE) // 4),
+            4 * rng.integers(0, (w - SIDE) // 4),
+        )
+        for t in range(2):
+            left = x + 4 * t
+            frames[n, t, y : y + SIDE, left : left + SIDE] = stripes[..., None]
+        truth[n, y : y + SIDE, x : x + SIDE] = True
+        flow[n, truth[n]] = (4.0, 0.0)
+    back = np.zeros_like(flow)
+    back[:, :, 4:] = -flow[:, :, :-4]
+    return Batch(frames, flow, back, None, np.arange(count)), truth
+
+
+@pytest.mark.slow
+def test_a_moving_square_is_learned_to_j_above_095(tmp_path):
+    config = tiny_config(tmp_path, tmp_path)
+    config.model.update({"width": 8, "head_width": 16, "channels": 2, "dropout": 0.0})
+    config.augment.update(
+        {"short_side": 64, "scale": (1.0, 1.0), "crop": SIZE, "photometric": False}
+    )
+    model = make_model(config, parallel.AXIS)
+    optimizer = make_optimizer(3e-3, weight_decay=0.0)
+    step = parallel.run_on_devices(
+        steps.make_step(
+            steps.make_loss(model, config, "discover"),
+            optimizer,
+            config,
+            0.0,
+            mask_size(config.model, SIZE),
+        ),
+        jax.local_devices()[:1],
+    )
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    alone = make_model(config)
+    variables = alone.init(keys, jnp.zeros((1, 2, *SIZE, 3)), train=False)
+    state = parallel.replicate(create_state(variables, optimizer, 0, 0.0), 1)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        state, _ = step(state, parallel.split(toy(rng, 4)[0], 1))
+    batch, truth = toy(np.random.default_rng(99), 8)  # places it has not seen
+    logits = alone.apply(
+        parallel.unreplicate(state).variables,
+        eval_sample(batch.frames[:, 0]),
+        method="segment",
+    )
+    found = np.asarray(logits).argmax(-1)
+    small = truth[:, 2::4, 2::4]
+    scores = [
+        (found[n] == c)[small[n]].sum() / ((found[n] == c) | small[n]).sum()
+        for c in range(2)
+        for n in range(8)
+    ]
+    assert max(np.mean(scores[:8]), np.mean(scores[8:])) > 0.95
