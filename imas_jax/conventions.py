@@ -20,6 +20,7 @@ Resizing
 
 from typing import Any
 
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -28,6 +29,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # A nested dict of arrays: parameters, batch statistics, gradients.
 Tree = Any
+
+# Batches are NumPy arrays until the train step receives them.
+HostOrDevice = Array | np.ndarray
 
 
 @struct.dataclass
@@ -44,11 +48,11 @@ class Batch:
         pair: Index of the pair in the dataset.
     """
 
-    frames: UInt8[Array, "b 2 h w 3"]
-    flow_forward: Float[Array, "b hf wf 2"]
-    flow_backward: Float[Array, "b hf wf 2"]
-    target: UInt8[Array, "b 2 ht wt"] | None
-    pair: Int[Array, " b"]
+    frames: UInt8[HostOrDevice, "*b 2 h w 3"]
+    flow_forward: Float[HostOrDevice, "*b hf wf 2"]
+    flow_backward: Float[HostOrDevice, "*b hf wf 2"]
+    target: UInt8[HostOrDevice, "*b 2 ht wt"] | None
+    pair: Int[HostOrDevice, "*b"]
 
 
 @struct.dataclass
@@ -62,10 +66,10 @@ class Sample:
         target: Stage-2 object targets in [0, 1] at mask resolution, or None.
     """
 
-    frames: Float[Array, "b 2 h w 3"]
-    flow_forward: Float[Array, "b hm wm 2"]
-    flow_backward: Float[Array, "b hm wm 2"]
-    target: Float[Array, "b 2 hm wm"] | None
+    frames: Float[Array, "*b 2 h w 3"]
+    flow_forward: Float[Array, "*b hm wm 2"]
+    flow_backward: Float[Array, "*b hm wm 2"]
+    target: Float[Array, "*b 2 hm wm"] | None
 
 
 @struct.dataclass

@@ -20,7 +20,7 @@ Differences from the authors' code, all of them deliberate:
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8, UInt32
 from ml_collections import ConfigDict
 
 from imas_jax import conventions, errors, geometry
@@ -49,19 +49,19 @@ class Draw:
         hue: Added, of 180; 0 changes nothing.
     """
 
-    scaled: Int[Array, "2"]
-    offset: Int[Array, "2"]
-    flip: Bool[Array, ""]
-    brightness: Float[Array, ""]
-    contrast: Float[Array, ""]
-    contrast_first: Bool[Array, ""]
-    saturation: Float[Array, ""]
-    hue: Float[Array, ""]
+    scaled: Int[Array, "*b 2"]
+    offset: Int[Array, "*b 2"]
+    flip: Bool[Array, "*b"]
+    brightness: Float[Array, "*b"]
+    contrast: Float[Array, "*b"]
+    contrast_first: Bool[Array, "*b"]
+    saturation: Float[Array, "*b"]
+    hue: Float[Array, "*b"]
 
 
 def augment(
     batch: Batch,
-    keys: PRNGKeyArray | UInt32[Array, "b 2"],
+    keys: Key[Array, "*b"] | UInt32[Array, "*b 2"],
     config: ConfigDict,
     mask_size: tuple[int, int],
     train: bool = True,
@@ -93,10 +93,11 @@ def augment(
 
 
 def eval_sample(
-    frames: UInt8[Array, "*b h w 3"], size: tuple[int, int] | None = None
+    frames: UInt8[conventions.HostOrDevice, "*b h w 3"],
+    size: tuple[int, int] | None = None,
 ) -> Float[Array, "*b h2 w2 3"]:
     """Normalise whole frames, resized to `size` first if one is given."""
-    pixels = frames.astype(jnp.float32)
+    pixels = jnp.asarray(frames, jnp.float32)
     return normalize(pixels if size is None else geometry.resize(pixels, size))
 
 

@@ -35,9 +35,10 @@ T = TypeVar("T")
 SHARDS = "shards"  # subfolder of the prepare stage's folder
 PREFETCH = 2  # batches ready ahead of the train step
 
-Frames = Sequence[UInt8[np.ndarray, "t h w 3"]]
+# One array a clip, or a pair; clips differ in length.
+Frames = Sequence[UInt8[np.ndarray, "_ h w 3"]]
 Flows = Sequence[Float16[np.ndarray, "2 hf wf 2"]]
-Targets = Sequence[UInt8[np.ndarray, "t ht wt"]]
+Targets = Sequence[UInt8[np.ndarray, "_ _ _"]]
 
 
 class MemorySource:
@@ -135,12 +136,14 @@ class TFRecordSource:
         tf = tensorflow()
         order, shards = self._order, self._shards
 
+        @tf.autograph.experimental.do_not_convert
         def choose(step: Any) -> Any:
-            chosen = tf.numpy_function(order.local, [step], tf.int64)
+            chosen = tf.numpy_function(lambda s: order.local(int(s)), [step], tf.int64)
             return tf.ensure_shape(chosen, [order.batch_size // order.process_count])
 
+        @tf.autograph.experimental.do_not_convert
         def read(pair: Any) -> dict[str, Any]:
-            record = tf.numpy_function(shards.read, [pair], tf.string)
+            record = tf.numpy_function(lambda p: shards.read(int(p)), [pair], tf.string)
             return shards.decode(tf, record) | {"pair": pair}
 
         steps = tf.data.Dataset.range(first, np.iinfo(np.int64).max)

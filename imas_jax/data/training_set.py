@@ -125,7 +125,7 @@ def find(
     return TrainingSet(tuple(clips), tuple(pairs), flow, config.flow.background)
 
 
-def read_frames(training_set: TrainingSet) -> list[UInt8[np.ndarray, "t h w 3"]]:
+def read_frames(training_set: TrainingSet) -> list[UInt8[np.ndarray, "_ h w 3"]]:
     """Decode all frames of all clips, clips in parallel, frames of a clip in order.
 
     Raises:

@@ -1,5 +1,7 @@
 """Augmentation: flow stays true, colours are the authors', draws are fair."""
 
+import types
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -47,11 +49,17 @@ def make_batch(b: int = 2, seed: int = 0, target: bool = False) -> Batch:
     )
 
 
+# These tests compile far more than they compute.
+QUICK = {"xla_backend_optimization_level": 0}
+
+
 def run(batch, keys, config, mask_size=MASK, train=True):
     """Augment under jit, as the train step does."""
-    return jax.jit(lambda b, k: augment.augment(b, k, config, mask_size, train))(
-        batch, keys
-    )
+
+    def step(batch, keys):
+        return augment.augment(batch, keys, config, mask_size, train)
+
+    return jax.jit(step, compiler_options=QUICK)(batch, keys)
 
 
 def keys(n: int, seed: int = 0) -> jax.Array:
@@ -174,9 +182,9 @@ def test_colours_change_in_mmsegmentation_s_order(contrast_first):
 def test_random_parameters_have_their_distribution_over_many_keys():
     n = 4000
     config = davis.augment()
-    draw = jax.jit(jax.vmap(lambda k: augment.draw_parameters(k, (480, 854), config)))
-    draws = draw(keys(n))
-    draws = jax.tree.map(np.asarray, draws)
+    draw = jax.vmap(lambda k: vars(augment.draw_parameters(k, (480, 854), config)))
+    draws = jax.tree.map(np.asarray, jax.jit(draw)(keys(n)))
+    draws = types.SimpleNamespace(**draws)
     assert set(draws.scaled[:, 0]) == set(range(384, 400))
     counts = np.bincount(draws.scaled[:, 0] - 384, minlength=16)
     assert ((counts - n / 16) ** 2 / (n / 16)).sum() < 37.7  # chi2, 15 dof, p = 0.001
