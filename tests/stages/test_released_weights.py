@@ -1,0 +1,52 @@
+"""A released checkpoint is predicted and scored as it is, without any training."""
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+from tiny import tiny_config, write_clip
+
+from imas_jax.models import imas, pretrained
+from imas_jax.stages import network, protocol
+from imas_jax.stages.run import Run
+
+pytestmark = pytest.mark.slow
+
+
+def shapes_of(config):
+    model = imas.make_model(config)
+    frames = np.zeros((1, 2, 32, 32, 3), np.float32)
+    return jax.eval_shape(
+        lambda key: model.init(key, frames, train=False), jax.random.key(0)
+    )
+
+
+def authors_tensors(shapes):
+    """Return random weights of a network under the authors' names."""
+    rng = np.random.default_rng(0)
+    leaves = traverse_util.flatten_dict(shapes)
+    return {
+        key: rng.uniform(0.5, 1, pretrained.torch_shape(leaves[name].shape))
+        for averaged in (False, True)
+        for name, key in pretrained.authors_names(shapes, "model.", averaged).items()
+    }
+
+
+def test_without_steps_a_released_checkpoint_is_the_result_as_it_is(tmp_path):
+    write_clip(tmp_path / "clip", frames=3)
+    config = tiny_config(tmp_path / "clip", tmp_path / "run")
+    config.model.update({"backbone": "resnet18", "motion_width": 4, "width": 4})
+    config.discover.steps = config.refine.steps = 0
+    shapes = shapes_of(config)
+    tensors = authors_tensors(shapes)
+    np.savez(tmp_path / "released.npz", **tensors)
+    config.model.weights = str(tmp_path / "released.npz")
+    config.model.averaged = True
+    run = Run(config.lock(), protocol.STAGES)
+    run.make("discover")
+    state = network.final_state(run.config, run.folder("discover"), "discover")
+    leaves = traverse_util.flatten_dict(state.variables)
+    for name, key in pretrained.authors_names(shapes, "model.", averaged=True).items():
+        np.testing.assert_allclose(
+            leaves[name], pretrained.to_ours(tensors[key]), rtol=1e-6
+        )

@@ -1,0 +1,62 @@
+"""Every name PAPER_MAP.md mentions exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import davis
+
+ROOT = Path(__file__).parents[1]
+QUOTED = re.findall(r"`([^`]+)`", (ROOT / "PAPER_MAP.md").read_text())
+
+
+def defined(path, tree=None):
+    """Return names a module or class defines at its top."""
+    names = {}
+    for node in (tree or ast.parse(path.read_text())).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found = (ast.walk(target) for target in targets)
+            names |= {n.id: node for part in found for n in part if hasattr(n, "id")}
+    return names
+
+
+def ending(pattern):
+    found = sorted({name for name in QUOTED if re.fullmatch(pattern, name)})
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("name", ending(r"imas_jax(\.\w+)+"))
+def test_every_function_exists(name):
+    parts = name.split(".")
+    files = {i: ROOT.joinpath(*parts[:i]).with_suffix(".py") for i in range(1, 5)}
+    depth = max(i for i, file in files.items() if file.is_file())
+    tree, path = None, files[depth]
+    for part in parts[depth:]:
+        names = defined(path, tree)
+        assert part in names
+        tree = names[part]
+
+
+@pytest.mark.parametrize("name", ending(r"config(\.\w+)+"))
+def test_every_field_exists(name):
+    value = davis.get_config()
+    for part in name.split(".")[1:]:
+        value = value[part]
+
+
+@pytest.mark.parametrize("name", ending(r"tests/[\w/]+\.py(::\w+)?"))
+def test_every_test_exists(name):
+    path, _, test = name.partition("::")
+    assert (ROOT / path).is_file()
+    assert not test or test in defined(ROOT / path)
+
+
+@pytest.mark.parametrize("name", ending(r"configs/\w+\.py"))
+def test_every_config_exists(name):
+    assert (ROOT / name).is_file()
