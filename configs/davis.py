@@ -180,6 +180,9 @@ def target() -> ConfigDict:
         {
             "crf": "authors_target",  # a preset of imas_jax/crf.py
             "resolution": "mask",  # mask (paper): where the CRF runs | frame
+            # off (paper) | on | on:passes=8,colour=1,...: masks agree along the flow
+            # and in colour over the clip before the CRF (imas_jax/whole_clip.py; ours)
+            "whole_clip": "off",
             "semantic_constraint": False,  # equation 12, wants align.weights
             "dilation": 3,  # 3 on DAVIS16, 7 on STv2 and FBMS59 (paper)
             "workers": 0,  # CRF processes; 0 is one a core
@@ -214,6 +217,7 @@ def predict() -> ConfigDict:
             "flip": False,  # average with the mirrored frame's masks (ours: off)
             "binarize": "argmax",  # argmax (RCF, final) | threshold
             "threshold": 0.35,  # RCF, with binarize = "threshold"
+            "whole_clip": "off",  # as target.whole_clip, on the final masks
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)
         }
     )

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from imas_jax import overrides
 from imas_jax.errors import UserError
 
 UnaryKind = Literal["stretched", "probability", "softmax"]
@@ -113,25 +114,7 @@ def get_preset(text: str) -> CrfPreset:
     Raises:
         UserError: If the name, a field or a number is not known.
     """
-    name, _, overrides = text.partition(":")
-    if name not in PRESETS:
-        raise UserError(
-            f"unknown CRF preset {name!r}",
-            "one of " + ", ".join(PRESETS),
-            "name one of them, with ':field=value,...' behind it to change numbers",
-        )
-    fields = dataclasses.asdict(PRESETS[name])
-    for override in filter(None, overrides.split(",")):
-        field, _, value = override.partition("=")
-        try:
-            fields[field] = type(fields[field])(value)
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"CRF preset {text!r}: cannot read {override!r}",
-                "field=value with a field of " + ", ".join(fields),
-                "correct the field's name or its number",
-            ) from error
-    return _checked(CrfPreset(**fields))
+    return _checked(overrides.read(text, PRESETS, "CRF preset"))
 
 
 def refine(

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from imas_jax import alignment, crf, visualize
+from imas_jax import alignment, crf, visualize, whole_clip
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.predict import Predictor, to_frame
 from imas_jax.progress import progress
-from imas_jax.stages import inputs, masks, network
+from imas_jax.stages import clip_masks, inputs, masks, network
 from imas_jax.stages.run import Output, Run
 
 SOFT, MASKS = "soft", "masks"
@@ -61,20 +61,19 @@ def object_masks(
         channels: The object's channels.
         preset: Post-processing CRF, or "" for none.
     """
-    if not preset:
+    together = run.config.predict.whole_clip
+    if not preset and together == whole_clip.OFF:
         for frame in soft:
             whole = to_frame(frame.astype(np.float32), clip.size)
             yield binary(run, whole, channels)
         return
-    pairs = (
-        (
-            clip.read(t),
-            alignment.object_probability(
-                to_frame(frame.astype(np.float32), clip.size), channels
-            ),
-        )
-        for t, frame in enumerate(soft)
-    )
+    found = clip_masks.object_probabilities(run, clip, soft, channels, together)
+    whole = (to_frame(frame[..., None], clip.size)[..., 0] for frame in found)
+    if not preset:
+        # Channels are one by now: what is likelier object than not.
+        yield from (frame > 0.5 for frame in whole)
+        return
+    pairs = ((clip.read(t), frame) for t, frame in enumerate(whole))
     results = crf.refine_many(pairs, crf.get_preset(preset), run.config.target.workers)
     for result in results:
         yield result.mask

@@ -7,12 +7,10 @@ further to meet them (equation 9). With `refine.steps = 0` stage 1 stands as it 
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from imas_jax import alignment, crf, targets
+from imas_jax import crf, targets
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
-from imas_jax.stages import features, inputs, masks, network
+from imas_jax.stages import clip_masks, features, inputs, masks, network
 from imas_jax.stages.align import SOFT
 from imas_jax.stages.run import Output, Run
 from imas_jax.training import checkpoints, parallel
@@ -29,7 +27,10 @@ def work(run: Run) -> Output:
         return Output(identity, {"steps": 0, "last": {}, "targets": {}})
     folder = run.workdir / "refine" / TARGETS
     clips = inputs.clips(run.config)
-    source = {"align": run.result("align")["identity"]}
+    source = {
+        "align": run.result("align")["identity"],
+        "whole_clip": run.config.target.whole_clip,
+    }
     if parallel.process()[0] != 0:
         parallel.wait_for_all()  # the first process makes the targets for all
     summary = targets.make_targets(
@@ -85,8 +86,7 @@ def _sequences(
         yield targets.MaskSequence(
             clip.name,
             (clip.read(t) for t in range(len(clip.frames))),
-            (
-                alignment.object_probability(frame.astype(np.float32), channels)
-                for frame in soft
+            clip_masks.object_probabilities(
+                run, clip, soft, channels, run.config.target.whole_clip
             ),
         )

@@ -1,0 +1,69 @@
+"""The object's soft masks of a clip, alone or agreeing over the whole clip."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from imas_jax import alignment, whole_clip
+from imas_jax.data.clips import Clip
+from imas_jax.errors import UserError
+from imas_jax.flow.files import Direction
+from imas_jax.stages import inputs
+from imas_jax.stages.run import Run
+
+
+def object_probabilities(
+    run: Run,
+    clip: Clip,
+    soft: np.ndarray,
+    channels: tuple[int, ...],
+    together: str,
+) -> Iterator[Float[np.ndarray, "hm wm"]]:
+    """Yield a clip's object masks in order; nothing is computed before the first.
+
+    Args:
+        run: Says where the flow lies.
+        clip: The clip.
+        soft: Soft masks of all channels, `(t, hm, wm, c)`.
+        channels: The object's channels.
+        together: "off", or what `whole_clip.get_settings` reads.
+    """
+    settings = whole_clip.get_settings(together)
+    alone = (
+        alignment.object_probability(frame.astype(np.float32), channels)
+        for frame in soft
+    )
+    if settings is None:
+        yield from alone
+        return
+    size = (soft.shape[1], soft.shape[2])
+    frames = np.stack(
+        [
+            cv2.resize(clip.read(t), size[::-1], interpolation=cv2.INTER_AREA)
+            for t in range(len(soft))
+        ]
+    )
+    flow = _clip_flow(run, clip, size)
+    yield from whole_clip.refine_clip(np.stack(list(alone)), frames, flow, settings)
+
+
+def _clip_flow(run: Run, clip: Clip, size: tuple[int, int]) -> whole_clip.ClipFlow:
+    """Read the flow between neighbours, on the masks' grid."""
+    if 1 not in run.config.flow.gaps:
+        raise UserError(
+            f"whole_clip with flow.gaps = {tuple(run.config.flow.gaps)}",
+            "flow between neighbouring frames: gap 1",
+            "add 1 to flow.gaps, or set target.whole_clip and predict.whole_clip=off",
+        )
+    run.make("flow")  # finished long ago, unless another run was restored
+    folder = inputs.flow(run)
+
+    def direction(which: Direction) -> np.ndarray:
+        fields = (folder.read(clip.name, t, which) for t in range(len(clip.frames) - 1))
+        return np.stack(
+            [whole_clip.to_grid(field.flow, size, clip.size) for field in fields]
+        )
+
+    return whole_clip.ClipFlow(direction("forward"), direction("backward"))
