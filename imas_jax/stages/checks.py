@@ -1,0 +1,113 @@
+"""What can be told to be wrong with a config before any work is done.
+
+Flow of a data set takes hours; a misspelt choice or the wrong checkpoint must not wait
+until training to be found. Data are checked by the stages that read them.
+"""
+
+from pathlib import Path
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from imas_jax import crf, losses
+from imas_jax.errors import ProblemList, UserError, bullet
+from imas_jax.models import imas, pretrained
+from imas_jax.stages import features, judges
+from imas_jax.training import parallel
+
+# Stages that need neither a network nor what follows it.
+BEFORE_NETWORK = ("flow", "prepare", "tune")
+
+
+def check(config: ConfigDict, goal: str) -> None:
+    """Refuse a config that some stage on the way to `goal` would refuse.
+
+    Args:
+        config: The whole config, resolved.
+        goal: Stage to be finished.
+
+    Raises:
+        UserError: With everything that was found.
+    """
+    if goal in BEFORE_NETWORK:
+        return
+    found = []
+    for one in (choices, network, batches, frozen_features, presets):
+        try:
+            one(config)
+        except UserError as error:
+            found.append(error)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise UserError(
+            f"{len(found)} parts of the config are wrong:\n"
+            + bullet([error.found for error in found]),
+            bullet([error.expected for error in found]).strip(),
+            bullet([error.fix for error in found]).strip(),
+        )
+
+
+def choices(config: ConfigDict) -> None:
+    """Check every field that is one of a few words and that no other check reads."""
+    known: dict[str, tuple[str, ...]] = {
+        "loss.kind": get_args(losses.LossKind),
+        "loss.entropy": ("off", "rcf", "intended"),
+        "align.score": tuple(judges.PARTS),
+        "align.judged": ("first", "all"),
+        "target.resolution": ("mask", "frame"),
+        "predict.binarize": ("argmax", "threshold"),
+        "data.source": ("memory", "tfrecord"),
+    }
+    problems = ProblemList()
+    for field, words in known.items():
+        group, name = field.split(".")
+        if config[group][name] not in words:
+            listed = ", ".join(words)
+            problems.add(field, f"{config[group][name]!r} is none of {listed}")
+    problems.raise_if_any(
+        "choices", "choices documented in configs/davis.py", "correct these fields"
+    )
+
+
+def network(config: ConfigDict) -> None:
+    """Build the network without computing it; see whether its weights fit."""
+    model = imas.make_model(config)
+    if not config.model.weights or config.restore or _done(config, "discover"):
+        return
+    frames = jnp.zeros((1, 2, 64, 64, 3))
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, frames, train=False), jax.random.key(0)
+    )
+    pretrained.load_into(shapes, Path(config.model.weights), config.model.averaged)
+
+
+def batches(config: ConfigDict) -> None:
+    """See whether the devices can share the batches."""
+    for stage in ("discover", "refine"):
+        if config[stage].steps > 0 and not _done(config, stage):
+            parallel.check_batch(config[stage].batch_size)
+
+
+def frozen_features(config: ConfigDict) -> None:
+    """See whether the frozen network is there where it is asked for."""
+    judged = config.align.score != "motion" and config.align.features == "weights"
+    constrained = config.target.semantic_constraint and config.refine.steps > 0
+    if (judged or constrained) and not _done(config, "refine"):
+        pretrained.load_backbone(features.weights_file(config), depth=50)
+
+
+def presets(config: ConfigDict) -> None:
+    """Read the CRF presets by name."""
+    names = [config.predict.crf]
+    if config.refine.steps > 0:
+        names.append(config.target.crf)
+    for name in filter(None, names):
+        crf.get_preset(name)
+
+
+def _done(config: ConfigDict, stage: str) -> bool:
+    """Tell whether a stage is finished: what it read may be gone by now."""
+    return (Path(config.workdir) / stage / "result.json").is_file()

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from tiny import get_config
+
+from imas_jax import errors
+from imas_jax.stages import checks
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = get_config()
+    config.workdir = str(tmp_path / "run")
+    return config
+
+
+def refused(config, goal="report"):
+    with pytest.raises(errors.UserError) as refusal:
+        checks.check(config, goal)
+    return str(refusal.value)
+
+
+def test_a_sound_config_passes(config):
+    checks.check(config, "report")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("loss.kind", "l2", "robust"),
+        ("loss.entropy", "on", "intended"),
+        ("model.pathway", "residal", "residual"),
+        ("model.backbone", "resnet34", "resnet50"),
+        ("align.score", "semantics", "semantic"),
+        ("target.resolution", "full", "mask"),
+        ("target.crf", "authors", "authors_target"),
+        ("predict.crf", "authors", "authors_post"),
+        ("predict.binarize", "max", "argmax"),
+        ("discover.batch_size", 7, "8"),
+    ],
+)
+def test_a_wrong_choice_is_named_with_what_it_may_be(config, field, value, hint):
+    config.update_from_flattened_dict({field: value})
+    message = refused(config)
+    assert str(value) in message
+    assert hint in message
+
+
+def test_everything_wrong_is_told_at_once(config):
+    config.loss.kind, config.model.pathway = "l2", "residal"
+    config.target.crf = "authors"
+    message = refused(config)
+    for word in ("'l2'", "'residal'", "'authors'"):
+        assert word in message
+
+
+def test_weights_that_do_not_fit_are_refused_before_any_work(config, tmp_path):
+    np.savez(tmp_path / "r.npz", **{"conv1.weight": np.zeros((64, 3, 7, 7))})
+    config.model.backbone = "resnet18"
+    config.model.weights = str(tmp_path / "r.npz")
+    message = refused(config)
+    assert "layer4.1.bn2.running_var: missing" in message
+    config.model.weights = str(tmp_path / "lost.pth")
+    assert "lost.pth" in refused(config)
+
+
+def test_weights_of_a_finished_stage_need_not_be_there_any_more(config, tmp_path):
+    config.model.weights = str(tmp_path / "lost.pth")
+    folder = tmp_path / "run" / "discover"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    checks.check(config, "report")
+
+
+def test_a_semantic_constraint_without_weights_is_refused(config):
+    config.target.semantic_constraint = True
+    assert "align.weights" in refused(config)
+
+
+def test_flow_alone_asks_for_no_network(config):
+    config.model.pathway = "residal"
+    checks.check(config, "flow")
