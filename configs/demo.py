@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     config.data.layout = "demo"
     config.data.resolution = "240p"
     davis.small_network(config)
+    # Five clips share one network, so it is trained a little longer than for one.
+    config.discover.steps, config.refine.steps = 400, 120
     config.align.judged = "all"
     config.evaluate.split = ""
     return config

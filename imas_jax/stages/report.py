@@ -5,7 +5,7 @@ Everything shown was computed by earlier stages; here it is only drawn.
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from imas_jax import curves, predict, report, visualize
-from imas_jax.data import annotations
+from imas_jax.data import annotations, images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
 from imas_jax.evaluation.metrics import jaccard
@@ -26,6 +26,7 @@ from imas_jax.targets import load_targets
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
 SHEET = 5  # frames of a clip's contact sheet
+OVERVIEW, OVERVIEW_WIDTH = 6, 1280  # clips on the overview, its width in pixels
 PX = "px"
 
 
@@ -36,6 +37,7 @@ def work(run: Run) -> Output:
     clips = inputs.clips(run.config)
     for clip in clips:
         _write_pictures(run, folder, clip)
+    _write_overview(folder, clips[:OVERVIEW])
     page = report.Report(
         title=f"IMAS: {Path(run.config.workdir).name}",
         subtitle=f"{len(clips)} clips, {sum(len(c.frames) for c in clips)} frames",
@@ -59,6 +61,7 @@ def work(run: Run) -> Output:
         logging.info("\n%s", table.text())
     logging.info("report: %s", path)
     logging.info("overlays: %s, videos: %s", folder / OVERLAYS, folder / VIDEOS)
+    logging.info("at a glance: %s", folder / "overview.jpg")
     logging.info("masks: %s", run.workdir / "predict" / MASKS)
     return Output(
         "drawn",
@@ -97,6 +100,15 @@ def _write_pictures(run: Run, folder: Path, clip: Clip) -> None:
 
     visualize.write_video(video, pictures())
     visualize.write_image(sheet, visualize.contact_sheet(kept, columns=len(kept)))
+
+
+def _write_overview(folder: Path, clips: Sequence[Clip]) -> None:
+    """Put the first clips' sheets on one picture: the run at a glance."""
+    sheets = [images.read_image(folder / OVERLAYS / f"{c.name}.jpg") for c in clips]
+    rows = [visualize.fit_width(sheet, OVERVIEW_WIDTH) for sheet in sheets]
+    visualize.write_image(
+        folder / "overview.jpg", visualize.contact_sheet(rows, columns=1)
+    )
 
 
 def _result(run: Run, clip: Clip, t: int) -> np.ndarray:
