@@ -7,12 +7,16 @@ owns parameters: the learned phi_1 and phi_2 come in as functions.
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from imas_jax import geometry
 
 Pointwise = Callable[[Array], Array]
+
+# Accelerators would otherwise round flow to ten or fewer bits inside a product.
+EXACT = jax.lax.Precision.HIGHEST
 
 
 def pool_by_mask(
@@ -24,7 +28,7 @@ def pool_by_mask(
     quotient is exact (no epsilon), as in the authors' code.
     """
     mass = masks.sum(axis=(1, 2))
-    total = jnp.einsum("bhwk,bhwc->bck", features, masks)
+    total = jnp.einsum("bhwk,bhwc->bck", features, masks, precision=EXACT)
     safe = jnp.where(mass > 0, mass, 1.0)
     return jnp.where((mass > 0)[..., None], total / safe[..., None], 0.0)
 
@@ -123,9 +127,11 @@ def affine_residual(
     grid = geometry.pixel_grid(h, w).astype(flow.dtype)[None]
     centre = pool_by_mask(jnp.broadcast_to(grid, (b, h, w, 2)), masks)
     offset = grid[:, :, :, None] - centre[:, None, None]
-    moment = jnp.einsum("bhwc,bhwci,bhwcj->bcij", masks, offset, offset)
+    moment = jnp.einsum(
+        "bhwc,bhwci,bhwcj->bcij", masks, offset, offset, precision=EXACT
+    )
     # The offsets' weighted mean is zero, so the flow's mean drops out by itself.
-    mixed = jnp.einsum("bhwc,bhwci,bhwj->bcij", masks, offset, flow)
+    mixed = jnp.einsum("bhwc,bhwci,bhwj->bcij", masks, offset, flow, precision=EXACT)
     return compose(
         masks, jnp.einsum("bhwci,bcij->bhwcj", offset, _solve(moment, mixed))
     )

@@ -117,6 +117,7 @@ def _plain_conv(features: int, kernel: int, fan_in: int) -> layers.Conv:
         bias=True,
         kernel_init=layers.uniform_fan_in,
         bias_init=layers.uniform_bias(fan_in),
+        precision=jax.lax.Precision.HIGHEST,  # it carries flow
     )
 
 

@@ -54,6 +54,7 @@ class Conv(nn.Module):
         dilation: Spacing of the kernel's taps; padding is `dilation * (kernel // 2)`.
         bias: Whether to add a bias.
         dtype: Computation type; parameters stay float32 (or the input's float64).
+        precision: Of products on accelerators; None is the backend's default.
     """
 
     features: int
@@ -64,6 +65,7 @@ class Conv(nn.Module):
     dtype: Dtype | None = None
     kernel_init: Initializer = he_fan_out
     bias_init: Initializer = nn.initializers.zeros_init()
+    precision: jax.lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w k"]) -> Float[Array, "b h2 w2 d"]:
@@ -73,7 +75,8 @@ class Conv(nn.Module):
         dtype = self.dtype or x.dtype
         x, kernel = x.astype(dtype), kernel.astype(dtype)
         if self.kernel == 1:
-            x = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+            x = x[:, :: self.stride, :: self.stride]
+            x = jnp.matmul(x, kernel[0, 0], precision=self.precision)
         else:
             pad = self.dilation * (self.kernel // 2)
             x = jax.lax.conv_general_dilated(
@@ -83,6 +86,7 @@ class Conv(nn.Module):
                 padding=((pad, pad), (pad, pad)),
                 rhs_dilation=(self.dilation, self.dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                precision=self.precision,
             )
         if self.bias:
             bias = self.param("bias", self.bias_init, (self.features,))
