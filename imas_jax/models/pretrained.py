@@ -73,7 +73,19 @@ LAYOUTS = (
         "encoder_q.0.",
         ("encoder_q.1.", "encoder_k.", "backbone.", "queue"),
     ),
-    Layout("mmcv detector or segmentor", "backbone.", ("neck.", "head.")),
+    Layout(
+        "OpenMMLab",
+        "backbone.",
+        (
+            "neck.",
+            "head.",
+            "decode_head.",
+            "auxiliary_head.",
+            "encoder_k.",
+            "queue",
+            "data_preprocessor.",
+        ),
+    ),
     Layout("data-parallel", "module.", ("module.fc.",)),
     Layout("DenseCL, torchvision or timm", "", ("fc.",)),
 )

@@ -117,7 +117,9 @@ LAYOUTS = {
     "torchvision": torch_resnet() | {"fc.weight": np.zeros((10, 8))},
     "densecl": torch_resnet(),
     "data-parallel": renamed("module.", torch_resnet()),
-    "mmcv": renamed("backbone.", torch_resnet()),
+    "openmmlab": renamed("backbone.", torch_resnet())
+    | renamed("encoder_k.0.", torch_resnet())
+    | {"neck.mlp.0.weight": np.ones((2, 2)), "data_preprocessor.mean": np.ones(3)},
     "moco": renamed("module.encoder_q.", torch_resnet())
     | renamed("module.encoder_k.", torch_resnet())
     | {"module.encoder_q.fc.0.weight": np.ones((2, 2)), "module.queue": np.ones(3)},
