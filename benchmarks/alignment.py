@@ -17,7 +17,7 @@ here, after the judges have spoken, to see how right they were. Columns:
 
 The first line is what choosing by annotation would give (oracle, no method). Prints one
 table for first frames and one for every `stride`-th frame, and writes
-benchmarks/results/alignment.json.
+benchmarks/results/alignment.json, which benchmarks/figure5.py draws.
 """
 
 import collections
@@ -50,6 +50,7 @@ ROOT = flags.DEFINE_string(
     "root", "", "DAVIS folder with the annotations of runs on one clip's folder"
 )
 THETAS = flags.DEFINE_list("thresholds", ["0.3", "0.4", "0.5", "0.6", "0.7", "0.8"], "")
+CHECKPOINTS = flags.DEFINE_enum("checkpoints", "all", ["all", "last"], "of every run")
 OUT = flags.DEFINE_string("out", "benchmarks/results/alignment.json", "JSON file")
 
 # (judge, features, theta)
@@ -60,6 +61,8 @@ Judge = tuple[str, str, float]
 class Scores:
     """By clip, `(frames, candidates)`: J of one checkpoint, and what judges say."""
 
+    run: str
+    step: int
     singles: int
     jaccard: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     judged: dict[Judge, dict[str, np.ndarray]] = dataclasses.field(
@@ -71,6 +74,7 @@ def main(_: list[str]) -> None:
     seconds: dict[Judge, list[float]] = collections.defaultdict(list)
     checkpoints = [scores for run in RUNS.value for scores in score(Path(run), seconds)]
     told = {"runs": RUNS.value, "checkpoints": len(checkpoints), "stride": STRIDE.value}
+    told["points"] = [point(one, judge) for one in checkpoints for judge in seconds]
     for which, count in (("first", 1), ("all", None)):
         rows = [summarize(checkpoints, None, count)]
         rows += [summarize(checkpoints, judge, count) for judge in seconds]
@@ -90,9 +94,12 @@ def score(workdir: Path, seconds: dict[Judge, list[float]]) -> Iterator[Scores]:
     clips = inputs.clips(config, config.evaluate.split)
     moving = judges.moving_from_frames(run)
     candidates = alignment.list_candidates(config.model.channels, largest=2)
-    for step, predictor in tune.predictors(config, workdir):
+    opened = tune.predictors(config, workdir)
+    if CHECKPOINTS.value == "last":
+        opened = collections.deque(opened, maxlen=1)
+    for step, predictor in opened:
         print(f"{workdir} step {step}", flush=True)
-        scores = Scores(config.model.channels)
+        scores = Scores(workdir.name, step, config.model.channels)
         for clip in clips:
             truth = annotations.annotated_frames(config.data, clip)
             rows, said = [], collections.defaultdict(list)
@@ -149,12 +156,11 @@ def say(
     by_motion = alignment.judge_by_motion(masks, moving(clip, t)).values
     for_motion = time.perf_counter() - start
     yield ("motion", "-", 0.0), by_motion, for_motion
-    frame = clip.read(t)
     for kind in FEATURES.value:
-        see = extractor(run, kind)
+        seen, shared = look(run, clip, t, kind)
         start = time.perf_counter()
-        similar = semantic.mask_similarity(see(frame), masks.soft)
-        shared = time.perf_counter() - start
+        similar = semantic.mask_similarity(seen, masks.soft)
+        shared += time.perf_counter() - start
         for theta in map(float, THETAS.value):
             start = time.perf_counter()
             values = np.array(
@@ -170,6 +176,22 @@ def say(
             spent = shared + time.perf_counter() - start
             yield ("semantic", kind, theta), values, spent
             yield ("both", kind, theta), (values + by_motion) / 2, spent + for_motion
+
+
+_seen: dict[tuple[str, int, str], tuple[np.ndarray, float]] = {}
+
+
+def look(run: Run, clip: Clip, t: int, kind: str) -> tuple[np.ndarray, float]:
+    """Return a frame's features and the seconds they took when first computed."""
+    key = (clip.name, t, kind)
+    if key in _seen:
+        return _seen[key]
+    see, frame = extractor(run, kind), clip.read(t)
+    start = time.perf_counter()
+    found = see(frame), time.perf_counter() - start
+    if kind in local_features.LOCAL:  # the others are large, or differ between runs
+        _seen[key] = found
+    return found
 
 
 _extractors: dict[tuple[str, str], features.Features] = {}
@@ -205,13 +227,31 @@ def summarize(
             top.append(values[:n].max())
     return {
         "judge": judge,
-        "name": "oracle" if judge is None else f"{judge[0]} {judge[1]} {judge[2]:.1f}",
+        "name": "oracle" if judge is None else named(judge),
         "dataset": float(np.mean(whole)),
         "clip": float(np.mean(alone)),
         "J": float(np.mean(single)),
         "union": float(np.mean(union)),
         "r": correlation(np.array(points)),
         "top": float(np.mean(top)),
+    }
+
+
+def named(judge: Judge) -> str:
+    return "motion" if judge[0] == "motion" else f"{judge[0]} {judge[1]} {judge[2]:.1f}"
+
+
+def point(scores: Scores, judge: Judge) -> dict:
+    """Return what figure5.py draws: mean score and J of every channel."""
+    said, n = scores.judged[judge], scores.singles
+    return {
+        "run": scores.run,
+        "step": scores.step,
+        "judge": named(judge),
+        "scores": np.mean([t[:, :n].mean(axis=0) for t in said.values()], 0).tolist(),
+        "J": np.mean(
+            [t[:, :n].mean(axis=0) for t in scores.jaccard.values()], 0
+        ).tolist(),
     }
 
 
