@@ -165,7 +165,7 @@ def align() -> ConfigDict:
             "weights": "",  # frozen features' checkpoint; "" takes model.weights
             "judged": "first",  # frames of a sequence: first (paper) | all
             "largest": 1,  # channels that together may be the object (paper: 1)
-            "threshold": 0.5,  # theta of equation 11
+            "threshold": 0.0,  # theta of equation 11; 0 takes the features' own value
             # Stage tune ranks instead of choosing: folders of masks of any method, or
             # the checkpoints of runs. Comma-separated, * is a wildcard.
             "masks": "",

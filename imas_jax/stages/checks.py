@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from imas_jax import crf, losses
+from imas_jax import crf, losses, whole_clip
 from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.models import imas, pretrained
 from imas_jax.stages import features, judges
@@ -93,6 +93,7 @@ def batches(config: ConfigDict) -> None:
 
 def frozen_features(config: ConfigDict) -> None:
     """See whether the frozen network is there where it is asked for."""
+    features.kind_of(config)
     judged = config.align.score != "motion" and config.align.features == "weights"
     constrained = config.target.semantic_constraint and config.refine.steps > 0
     if (judged or constrained) and not _done(config, "refine"):
@@ -100,12 +101,14 @@ def frozen_features(config: ConfigDict) -> None:
 
 
 def presets(config: ConfigDict) -> None:
-    """Read the CRF presets by name."""
-    names = [config.predict.crf]
+    """Read the settings that are words with numbers behind them."""
+    parts = [config.predict]
     if config.refine.steps > 0:
-        names.append(config.target.crf)
-    for name in filter(None, names):
-        crf.get_preset(name)
+        parts.append(config.target)
+    for part in parts:
+        whole_clip.get_settings(part.whole_clip)
+        if part.crf:
+            crf.get_preset(part.crf)
 
 
 def _done(config: ConfigDict, stage: str) -> bool:

@@ -27,6 +27,19 @@ Features = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "hu wu k"]]
 # Without weights: the best of benchmarks/alignment.py.
 FALLBACK = "palette"
 
+# theta of equations 11 and 13 by kind of features, for align.threshold = 0. The paper
+# says that its features need no tuning and prints no value. The others: where the mean
+# score of the winning channel is highest, label-free, and least ambiguous.
+THRESHOLDS = {
+    "weights": 0.5,
+    "stage1": 0.5,
+    "random": 0.4,
+    "palette": 0.6,
+    "texture": 0.8,
+    "gradients": 0.7,
+    "superpixels": 0.7,
+}
+
 
 def judging(run: Run) -> Features:
     """Return the features that judge channels, as `align.features` names them.
@@ -35,22 +48,37 @@ def judging(run: Run) -> Features:
         UserError: If they are not known, or their weights are not given.
     """
     config = run.config
-    kind = config.align.features
-    if kind == "auto":
-        kind = "weights" if config.align.weights or config.model.weights else FALLBACK
+    kind = kind_of(config)
     if kind == "weights":
         return frozen(config)
     if kind == "stage1":
         return _stage_1(run)
     if kind == "random":
         return _random(config.seed, config.predict.short_side)
-    if kind in local_features.LOCAL:
-        return local_features.LOCAL[kind]
-    raise UserError(
-        f"align.features = {kind!r}",
-        ", ".join(["auto", "weights", "stage1", "random", *local_features.LOCAL]),
-        "correct the field",
-    )
+    return local_features.LOCAL[kind]
+
+
+def kind_of(config: ConfigDict) -> str:
+    """Resolve `align.features`, "auto" included.
+
+    Raises:
+        UserError: If it is not known.
+    """
+    kind = config.align.features
+    if kind == "auto":
+        return "weights" if config.align.weights or config.model.weights else FALLBACK
+    if kind not in THRESHOLDS:
+        raise UserError(
+            f"align.features = {kind!r}",
+            ", ".join(["auto", *THRESHOLDS]),
+            "correct the field",
+        )
+    return kind
+
+
+def threshold(config: ConfigDict, kind: str) -> float:
+    """Return theta for features of a kind."""
+    return config.align.threshold or THRESHOLDS[kind]
 
 
 def weights_file(config: ConfigDict) -> Path:

@@ -46,6 +46,7 @@ def make(run: Run, moving: Moving) -> Judge:
         )
     wanted = PARTS[config.score]
     see = features.judging(run) if "semantic" in wanted else None
+    theta = features.threshold(run.config, features.kind_of(run.config))
 
     def judge(
         clip: Clip, t: int, masks: alignment.CandidateMasks
@@ -55,7 +56,7 @@ def make(run: Run, moving: Moving) -> Judge:
             parts.append(alignment.judge_by_motion(masks, moving(clip, t)))
         if see is not None:
             seen = see(clip.read(t))
-            parts.append(alignment.judge_by_features(masks, seen, config.threshold))
+            parts.append(alignment.judge_by_features(masks, seen, theta))
         return alignment.mean_scores(parts)
 
     return judge

@@ -68,7 +68,7 @@ def recipe(run: Run) -> targets.TargetRecipe:
         constraint = targets.SemanticConstraint(
             features.frozen(run.config),
             features.digest(run.config),
-            run.config.align.threshold,
+            features.threshold(run.config, "weights"),
             config.dilation,
         )
     return targets.TargetRecipe(
