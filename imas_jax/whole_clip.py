@@ -45,7 +45,7 @@ class WholeClip:
 
 
 OFF = "off"
-PRESETS = {"on": WholeClip()}
+PRESETS = {OFF: WholeClip(passes=0, colour=0.0), "on": WholeClip()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +67,9 @@ def get_settings(text: str) -> WholeClip | None:
     Raises:
         UserError: If it is something else.
     """
-    if text == OFF:
+    found = overrides.read(text, PRESETS, "whole_clip")
+    if found == PRESETS[OFF]:
         return None
-    found = overrides.read(text, PRESETS, 'whole_clip, if not "off",')
     if not (0 <= found.pull < 1 and found.tolerance > 0 and found.rounds >= 1):
         raise UserError(
             f"whole_clip = {text!r}",
