@@ -223,12 +223,14 @@ def test_two_processes_with_two_devices_each_take_the_steps_of_one(whole, enviro
         )
         for index in range(2)
     ]
-    for process in started:
-        text, _ = process.communicate(timeout=LIMIT)
-        assert process.returncode == 0, text
+    said = [process.communicate(timeout=LIMIT)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
     together, alone = (
-        [json.loads(line) for line in (d / "discover/metrics.jsonl").open()]
-        for d in (workdir, whole / "run")
+        [json.loads(line) for line in text.splitlines()]
+        for text in (
+            (folder / "discover/metrics.jsonl").read_text()
+            for folder in (workdir, whole / "run")
+        )
     )
     assert [r["step"] for r in together] == [r["step"] for r in alone]
     # The first gradient has nothing behind it that could hide a wrong scale.

@@ -67,10 +67,15 @@ def device_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
-def replicate(tree: Any, count: int = 0) -> Any:
-    """Copy a host tree for each device (0: every local one) along a new first axis."""
-    count = count or jax.local_device_count()
-    return jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
+def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Put one copy of a host tree on each device (None: all), on a new first axis.
+
+    Copies are placed as a step returns them; a step that is given host arrays first
+    would be compiled a second time for its own output.
+    """
+    count = jax.local_device_count() if devices is None else len(devices)
+    copies = jax.tree.map(lambda x: np.stack([np.asarray(x)] * count), tree)
+    return jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)(copies)
 
 
 def unreplicate(tree: Any) -> Any:

@@ -63,8 +63,11 @@ def test_a_moving_square_is_learned_to_j_above_095(tmp_path):
     )
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     alone = make_model(config)
-    variables = alone.init(keys, jnp.zeros((1, 2, *SIZE, 3)), train=False)
-    state = parallel.replicate(create_state(variables, optimizer, 0, 0.0), 1)
+    nothing = jnp.zeros((1, 2, *SIZE, 3))
+    variables = jax.jit(lambda: alone.init(keys, nothing, train=False))()
+    state = parallel.replicate(
+        create_state(variables, optimizer, 0, 0.0), jax.local_devices()[:1]
+    )
     rng = np.random.default_rng(0)
     for _ in range(150):
         state, _ = step(state, parallel.split(toy(rng, 4)[0], 1))

@@ -37,7 +37,8 @@ def random_batch(config, count=8, target=False, seed=0):
 def start(config, optimizer, ema=0.0):
     model = make_model(config)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables = model.init(keys, jnp.zeros((1, 2, 32, 48, 3)), train=False)
+    frames = jnp.zeros((1, 2, 32, 48, 3))
+    variables = jax.jit(lambda: model.init(keys, frames, train=False))()
     return create_state(variables, optimizer, 0, ema)
 
 
@@ -47,13 +48,22 @@ def take_steps(config, stage, devices, optimizer, count=1, ema=0.0):
     loss = steps.make_loss(model, config, stage, (1,))
     size = mask_size(config.model, tuple(config.augment.crop))
     step = steps.make_step(loss, optimizer, config, ema, size)
-    run = parallel.run_on_devices(
-        chex.assert_max_traces(step, n=1), jax.local_devices()[:devices]
+    traces = []
+
+    def counted(state, batch):
+        traces.append(len(traces))
+        return step(state, batch)
+
+    run = parallel.run_on_devices(counted, jax.local_devices()[:devices])
+    state = parallel.replicate(
+        start(config, optimizer, ema), jax.local_devices()[:devices]
     )
-    state = parallel.replicate(start(config, optimizer, ema), devices)
+    first = 0
     for number in range(count):
         batch = random_batch(config, target=stage == "refine", seed=number)
         state, metrics = run(state, parallel.split(batch, devices))
+        first = len(traces) if number == 0 else first
+    assert len(traces) == first, "a later step was traced again"
     return parallel.unreplicate(state), parallel.unreplicate(metrics)
 
 
@@ -95,7 +105,7 @@ def test_uniform_flow_costs_nothing_without_learned_pooling(config):
     config.model.pathway = "none"
     model = make_model(config)
     state = start(config, optax.sgd(0.1))
-    loss = steps.make_loss(model, config, "discover")
+    loss = jax.jit(steps.make_loss(model, config, "discover"))
     total, (metrics, _) = loss(
         state.params, state.batch_stats, flat_sample([3.0, -2.0]), jax.random.key(0)
     )
@@ -124,9 +134,9 @@ def test_one_direction_is_half_of_the_symmetric_loss(config):
         flow_backward=rng.normal(size=(2, 8, 12, 2)).astype(np.float32),
     )
     args = (state.params, state.batch_stats, sample, jax.random.key(0))
-    both, (parts, _) = steps.make_loss(model, config, "discover")(*args)
+    both, (parts, _) = jax.jit(steps.make_loss(model, config, "discover"))(*args)
     config.loss.symmetric = False
-    forward, _ = steps.make_loss(model, config, "discover")(*args)
+    forward, _ = jax.jit(steps.make_loss(model, config, "discover"))(*args)
     assert float(forward) == pytest.approx(float(parts["motion_forward"]), rel=1e-6)
     assert float(both) == pytest.approx(
         float(parts["motion_forward"] + parts["motion_backward"]), rel=1e-6
@@ -149,6 +159,7 @@ def test_gradients_agree_with_finite_differences(config):
         )
         loss = steps.make_loss(model, config, "discover")
 
+        @jax.jit
         def value(params):
             return loss(params, stats, sample, jax.random.key(0))[0]
 
