@@ -13,7 +13,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +53,14 @@ def main() -> None:
     ]
     known.out.parent.mkdir(parents=True, exist_ok=True)
     known.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    text = table(rows, clips, overrides)
+    text = table(rows, clips, known.root, overrides)
     known.out.with_suffix(".md").write_text(text)
     sys.stdout.write(text)
 
 
 def run(root: Path, work: Path, clip: str, seed: int, overrides: list[str]) -> dict:
-    """Run one clip and read its scores; seconds are wall-clock, whole runs."""
+    """Run one clip, or what is left of it; read scores and the stages' seconds."""
     workdir = work / f"{clip}-{seed}"
-    start = time.monotonic()
     subprocess.run(
         [
             sys.executable,
@@ -79,7 +77,8 @@ def run(root: Path, work: Path, clip: str, seed: int, overrides: list[str]) -> d
         check=True,
         capture_output=True,
     )
-    seconds = time.monotonic() - start
+    stages = (json.loads(p.read_text()) for p in workdir.glob("*/result.json"))
+    seconds = sum(stage["seconds"] for stage in stages)
     methods = json.loads((workdir / "evaluate/metrics.json").read_text())["methods"]
     scores = []
     for label, kind in COLUMNS:
@@ -99,7 +98,7 @@ def matches(wanted: str, label: str) -> bool:
     return wanted in label and "CRF" not in label
 
 
-def table(rows: list[dict], clips: list[str], overrides: list[str]) -> str:
+def table(rows: list[dict], clips: list[str], root: Path, overrides: list[str]) -> str:
     """Format the mean over seeds of every clip, J frame mean in percent."""
     seeds = sorted({row["seed"] for row in rows})
     by_run = {(row["clip"], row["seed"]): row["scores"] for row in rows}
@@ -110,7 +109,7 @@ def table(rows: list[dict], clips: list[str], overrides: list[str]) -> str:
     lines = [
         f"# configs/video.py on {len(clips)} single clips, seeds {seeds}",
         "",
-        f"`python {' '.join(sys.argv)}`",
+        f"`python {' '.join(sys.argv).replace(str(root), root.name)}`",
         "",
         f"{platform.machine()}, CPU only; J frame_mean, percent, mean over seeds.",
         f"Overrides: {' '.join(overrides) or 'none'}.",
