@@ -29,7 +29,7 @@ def start(config, size=(16, 24)):
     """Return model, random variables (drawn, not compiled: quick) and frames."""
     model = imas.make_model(config)
     rng = np.random.default_rng(0)
-    frames = rng.normal(size=(2, 2, *size, 3)).astype(np.float32)
+    frames = jnp.asarray(rng.normal(size=(2, 2, *size, 3)), jnp.float32)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), frames
     )
@@ -47,13 +47,14 @@ def test_masks_have_the_size_mask_size_promises(backbone, merging):
     size = (35, 49)
     model = imas.make_model(config)
     frames = jnp.zeros((1, 2, *size, 3))
-    shapes = jax.eval_shape(
-        lambda key: model.init_with_output(key, frames, train=False)[0],
-        jax.random.key(0),
-    )
-    expected = imas.mask_size(config.model, size)
-    assert shapes.logits.shape == (1, 2, *expected, 4)
-    assert shapes.residual_forward.shape[-1] == 8
+
+    def predict(key):
+        out, _ = model.init_with_output(key, frames, train=False)
+        return out.logits, out.residual_forward
+
+    logits, residual = jax.eval_shape(predict, jax.random.key(0))
+    assert logits.shape == (1, 2, *imas.mask_size(config.model, size), 4)
+    assert residual.shape[-1] == 8
 
 
 def test_inference_size_of_the_paper_is_98_by_175():
@@ -66,9 +67,10 @@ def test_every_pathway_owns_only_what_it_uses(pathway):
     has_head = pathway in ("residual", "scaling", "residual_affine")
     assert ("residual_head" in variables["params"]) == has_head
     rng = np.random.default_rng(1)
-    flow = rng.normal(size=(2, 4, 6, 2)).astype(np.float32)
+    flow = jnp.asarray(rng.normal(size=(2, 4, 6, 2)), jnp.float32)
     masks = jax.nn.softmax(jnp.asarray(rng.normal(size=(2, 4, 6, 4)), jnp.float32))
-    maps = rng.normal(size=(2, 2, 3, 8)).astype(np.float32) if has_head else None
+    maps = jnp.asarray(rng.normal(size=(2, 2, 3, 8)), jnp.float32)
+    maps = maps if has_head else None
 
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1, 2))
@@ -101,7 +103,7 @@ def test_training_reaches_every_parameter():
 def test_without_motion_units_phi_is_the_identity():
     model, variables, _ = start(small_config(motion_width=0, pathway="none"))
     assert "motion_pooling" not in variables["params"]
-    flow = np.broadcast_to(np.float32([3, -2]), (2, 8, 12, 2))
+    flow = jnp.asarray(np.broadcast_to(np.float32([3, -2]), (2, 8, 12, 2)))
     masks = jax.nn.softmax(jax.random.normal(jax.random.key(3), (2, 8, 12, 4)))
     got = model.apply(variables, flow, masks, None, method="reconstruct")
     np.testing.assert_allclose(got, flow, rtol=1e-5)
@@ -126,17 +128,21 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32():
     config = small_config()
     config.precision = "bfloat16"
     model, variables, frames = start(config)
-    predict = functools.partial(
-        model.apply,
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": jax.random.key(4)},
-    )
-    results = jax.eval_shape(predict, variables, frames)
-    for leaf in jax.tree.leaves((variables, results)):
+
+    def leaves(tree):
+        results = model.apply(
+            tree,
+            frames,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(4)},
+        )
+        return jax.tree.leaves(results)
+
+    for leaf in jax.tree.leaves(variables) + jax.eval_shape(leaves, variables):
         assert leaf.dtype == jnp.float32
-    features = jax.eval_shape(
-        lambda tree: model.apply(tree, frames[:, 0], False, method="features"),
+    deep = jax.eval_shape(
+        lambda tree: model.apply(tree, frames[:, 0], False, method="features").deep,
         variables,
     )
-    assert features.deep.dtype == jnp.bfloat16
+    assert deep.dtype == jnp.bfloat16
