@@ -119,6 +119,9 @@ def model() -> ConfigDict:
             "residual_bound": 10.0,  # lambda, pixels (paper)
             "residual_divisor": 10.0,  # d (RCF)
             "flow_clamp": 20.0,  # pixels, on the target flow too (RCF)
+            # True: the first channel explains no motion, so that it is background in
+            # every clip (ours: no; wants flow.background = homography)
+            "still_background": False,
         }
     )
 

@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config.data.layout = "demo"
     config.data.resolution = "240p"
     davis.small_network(config)
-    # Five clips share one network, so it is trained a little longer than for one.
+    # Five clips share one network: channels keep their roles, training is longer.
+    config.model.channels, config.model.still_background = 2, True
     config.discover.steps, config.refine.steps = 400, 120
     config.align.judged = "all"
     config.evaluate.split = ""

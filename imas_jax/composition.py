@@ -61,6 +61,15 @@ def compose(
     return (masks[..., None] * flows).sum(axis=-2)
 
 
+def hold_first(vectors: Float[Array, "b c 2"]) -> Float[Array, "b c 2"]:
+    """Set the first channel's motion to zero (ours, not the paper's).
+
+    With flow less camera motion the first channel then is the background in every clip:
+    nothing else keeps channels from changing roles between clips of a short training.
+    """
+    return vectors.at[:, 0].set(0.0)
+
+
 def split_channels(
     maps: Float[Array, "b h w n*c"], n: int
 ) -> Float[Array, "b h w c n"]:

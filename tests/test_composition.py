@@ -184,3 +184,10 @@ def test_gradients_agree_with_finite_differences(pathway):
         )
         difference = (moved(1e-5) - moved(-1e-5)) / 2e-5
         np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+def test_a_held_first_channel_explains_no_motion_and_others_are_untouched():
+    vectors = jnp.asarray([[[1.0, 2.0], [3.0, -4.0], [0.5, 0.0]]])
+    held = composition.hold_first(vectors)
+    np.testing.assert_array_equal(held[0, 0], [0.0, 0.0])
+    np.testing.assert_array_equal(held[0, 1:], vectors[0, 1:])

@@ -39,6 +39,7 @@ class ModelSpec:
     motion_width: int
     residual_bound: float
     residual_divisor: float
+    still_background: bool
 
 
 def make_model(config: ConfigDict, axis_name: str | None = None) -> "IMAS":
@@ -174,8 +175,13 @@ class IMAS(nn.Module):
             residual_maps: That direction's maps of `Prediction`, or None.
         """
         pooling, spec = self.motion_pooling, self.spec
+
+        def phi_2(pooled: Array) -> Array:
+            vectors = pooling.phi_2(pooled)
+            return composition.hold_first(vectors) if spec.still_background else vectors
+
         path, vectors = composition.piecewise_constant(
-            flow, masks, pooling.phi_1, pooling.phi_2
+            flow, masks, pooling.phi_1, phi_2
         )
         if spec.pathway in ("affine", "residual_affine"):
             path = path + composition.affine_residual(flow, masks)
