@@ -24,6 +24,15 @@ class PlainFormatter(python_logging.Formatter):
         return f"{clock} {rank}{record.getMessage()}"
 
 
+def is_for_people(record: python_logging.LogRecord) -> bool:
+    """Tell whether a line is ours, or a library's warning.
+
+    Orbax would otherwise say a dozen lines about every checkpoint.
+    """
+    ours = Path(record.pathname).is_relative_to(Path(__file__).parent)
+    return ours or record.levelno > python_logging.INFO
+
+
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse flags as absl does, but say what is wrong without a trace.
 

@@ -47,6 +47,7 @@ def entry() -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(commandline.PlainFormatter())
+    logging.get_absl_handler().addFilter(commandline.is_for_people)
     try:
         commandline.check_overrides(sys.argv[1:])
         app.run(main, flags_parser=commandline.parse_flags)

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,17 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, said, tmp_path):
     assert said in text
     assert "Traceback" not in text
     assert "what to do:" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "level", "shown"),
+    [
+        (str(ROOT / "imas_jax/flow/files.py"), "INFO", True),
+        ("/venv/lib/site-packages/orbax/checkpoint/manager.py", "INFO", False),
+        ("/venv/lib/site-packages/orbax/checkpoint/manager.py", "WARNING", True),
+    ],
+)
+def test_libraries_are_heard_only_when_they_warn(path, level, shown):
+    number = logging.getLevelName(level)
+    record = logging.LogRecord("absl", number, path, 1, "words", None, None)
+    assert commandline.is_for_people(record) is shown
