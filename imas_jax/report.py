@@ -70,6 +70,7 @@ class Report:
         dataset: Adds the paper's numbers; see `tables.per_sequence`.
         panels: Training curves.
         alignment: Scores of the candidate channels.
+        targets: What the CRF and the semantic constraint changed.
         sequences: Shown worst first where annotations exist.
         warnings: From flow and data, one line each.
         seconds: Of each stage.
@@ -85,6 +86,7 @@ class Report:
     dataset: str = ""
     panels: tuple[curves.Panel, ...] = ()
     alignment: Table | None = None
+    targets: Table | None = None
     sequences: tuple[SequenceView, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -154,7 +156,8 @@ def render(report: Report) -> str:
         _scores(report),
         _sequences(report.sequences),
         report_sections.panels(report.panels),
-        report_sections.alignment(report.alignment),
+        report_sections.titled("Object channel", report.alignment),
+        report_sections.titled("Stage-2 targets", report.targets),
         report_sections.seconds(report.seconds),
         report_sections.provenance(report.config, report.versions),
     ]

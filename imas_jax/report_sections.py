@@ -44,12 +44,12 @@ def panels(diagrams: Sequence[curves.Panel]) -> str:
     return f'<h2>Training</h2><div class="panels">{"".join(boxes)}</div>'
 
 
-def alignment(scores: Table | None) -> str:
-    """Show how the object channel was chosen."""
-    if scores is None:
+def titled(heading: str, rows: Table | None) -> str:
+    """Show a table below a heading and its title."""
+    if rows is None:
         return ""
-    title = html.escape(scores.title)
-    return f"<h2>Object channel</h2><p>{title}</p>{table(scores)}"
+    title = html.escape(rows.title)
+    return f"<h2>{heading}</h2><p>{title}</p>{table(rows)}"
 
 
 def warnings(lines: Sequence[str]) -> str:

@@ -48,6 +48,7 @@ def example(**changes) -> report.Report:
             curves.Panel("loss", "px", (curves.Curve("all", [0, 9], [2.0, 1.0]),)),
         ),
         "alignment": Table("scores", ("channel", "score"), (("2", "61.0"),)),
+        "targets": Table("changed", ("sequence", "CRF, %"), (("bad", "7.25"),)),
         "sequences": (
             sequence("fine", [0.9, 0.8, 0.85]),
             sequence("bad", [0.5, 0.2, 0.6]),
@@ -200,3 +201,11 @@ def test_a_browser_opens_the_page_from_disk(tmp_path):
     assert picture.shape == (2400, 1280, 3)
     # Random pictures, text and paper: neither blank nor an error page.
     assert (np.abs(np.diff(picture.astype(int), axis=1)).sum(-1) > 60).mean() > 0.02
+
+
+def test_channel_and_target_statistics_are_tabulated():
+    page = report.render(example())
+    for heading, cell in (("Object channel", "61.0"), ("Stage-2 targets", "7.25")):
+        assert f"<h2>{heading}</h2>" in page
+        assert f"{cell}</td>" in page
+    assert "Stage-2 targets" not in report.render(example(targets=None))

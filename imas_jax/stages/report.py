@@ -46,6 +46,7 @@ def work(run: Run) -> Output:
         empty=evaluate.empty_rule(run.config),
         panels=tuple(_panels(run)),
         alignment=_alignment(run),
+        targets=_targets(run),
         sequences=tuple(
             _view(run, clip, scored.get(clip.name))
             for clip in clips[: run.config.report.sequences]
@@ -188,6 +189,26 @@ def _alignment(run: Run) -> tables.Table:
         f"Alignment by the {values['judge']} judge, no annotations: channel {chosen}",
         ("sequence", *(f"channel {name}" for name in names)),
         (*rows, mean),
+    )
+
+
+def _targets(run: Run) -> tables.Table | None:
+    """Tabulate what became of stage 1's masks, clip by clip."""
+    made: dict[str, Any] = run.values("refine")["targets"]
+    if not made:
+        return None
+
+    def row(name: str, one: dict[str, Any]) -> tuple[str, ...]:
+        changed, removed = one["changed_by_crf"], one["changed_by_constraint"]
+        shares = f"{100 * changed:.2f}", f"{100 * removed:.2f}"
+        return name, str(one["frames"]), *shares, str(one["discarded"])
+
+    rows = [row(name, one) for name, one in made["sequences"].items()]
+    return tables.Table(
+        "Share of pixels that each step changed; frames whose semantic match was too "
+        "large to constrain anything",
+        ("sequence", "frames", "CRF, %", "constraint, %", "discarded frames"),
+        (*rows, row("all", made["total"])),
     )
 
 
