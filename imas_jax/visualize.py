@@ -6,15 +6,13 @@ its name is whole. Nothing here knows where the arrays come from.
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-
-from imas_jax import errors
 
 OBJECT = (0, 196, 188)  # an object's tint in overlays: rare in photographs
 TRUTH = (255, 214, 10)  # outline of an annotation
@@ -190,52 +188,6 @@ def davis_palette() -> UInt8[np.ndarray, "256 3"]:
             level = (labels >> (3 * bit + channel)) & 1
             palette[:, channel] |= (level << (7 - bit)).astype(np.uint8)
     return palette
-
-
-def write_video(
-    path: Path, pictures: Iterable[UInt8[np.ndarray, "_ _ 3"]], rate: float = 24.0
-) -> None:
-    """Write an MP4 (MPEG-4 part 2: what OpenCV's own build can always encode).
-
-    Args:
-        path: The file; folders are made.
-        pictures: All of one size, at least one; taken one at a time.
-        rate: Frames a second.
-
-    Raises:
-        UserError: If this build of OpenCV cannot write the file.
-        ValueError: If there are no pictures, or their sizes differ.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".partial-{path.name}")
-    writer: cv2.VideoWriter | None = None
-    size = (0, 0)
-    for picture in pictures:
-        h, w = picture.shape[:2]
-        if writer is None:
-            # The encoder wants even sizes: the last odd row or column is left out.
-            size = (w, h)
-            even = (w - w % 2, h - h % 2)
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            writer = cv2.VideoWriter(str(aside), codec, rate, even)
-        if (w, h) != size or not writer.isOpened():
-            _cannot_write(path, (w, h), size)
-        crop = np.ascontiguousarray(picture[: h - h % 2, : w - w % 2, ::-1])
-        writer.write(crop)
-    if writer is None:
-        raise ValueError(f"no pictures for {path}")
-    writer.release()
-    os.replace(aside, path)
-
-
-def _cannot_write(path: Path, found: tuple[int, int], size: tuple[int, int]) -> None:
-    if found != size:
-        raise ValueError(f"{path}: a picture of {found} among pictures of {size}")
-    raise errors.UserError(
-        f"OpenCV cannot write {path}",
-        "a build with an MPEG-4 encoder and a folder that can be written",
-        "check the folder, or install opencv-python-headless",
-    )
 
 
 def _save(path: Path, image: Image.Image) -> None:

@@ -154,26 +154,3 @@ def test_pictures_survive_their_files(tmp_path):
     smooth = cv2.GaussianBlur(image, (0, 0), 8)
     decoded = cv2.imdecode(np.frombuffer(visualize.encode_jpeg(smooth), np.uint8), 1)
     assert np.abs(decoded[..., ::-1].astype(int) - smooth).mean() < 3
-
-
-def test_a_video_has_every_frame_and_odd_sizes_do(tmp_path):
-    path = tmp_path / "clips/a.mp4"
-    frames = [np.full((41, 61, 3), 40 * i, np.uint8) for i in range(5)]
-    visualize.write_video(path, iter(frames), rate=10.0)
-    video = cv2.VideoCapture(str(path))
-    means = []
-    while True:
-        there, frame = video.read()
-        if not there:
-            break
-        means.append(frame.mean())
-    np.testing.assert_allclose(means, [0, 40, 80, 120, 160], atol=4)
-    assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
-
-
-def test_a_video_of_nothing_or_of_changing_size_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no pictures"):
-        visualize.write_video(tmp_path / "a.mp4", [])
-    with pytest.raises(ValueError, match="among pictures"):
-        visualize.write_video(tmp_path / "a.mp4", [picture(), picture(20, 20)])
-    assert not (tmp_path / "a.mp4").exists()

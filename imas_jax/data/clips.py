@@ -32,6 +32,9 @@ from ml_collections import ConfigDict
 from imas_jax import errors
 from imas_jax.data import clip_checks, images, layouts, video
 
+USUAL_RATE = 24.0  # frames a second of what does not say
+SLOWEST, FASTEST = 1.0, 240.0  # a rate beyond them is no rate but a damaged header
+
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
@@ -87,6 +90,12 @@ class Clip:
                 "restore the frame's original file",
             )
         return image if self.size == self.native_size else _resize(image, self.size)
+
+    @property
+    def rate(self) -> float:
+        """Return the frames a second it is shown at: a video's own, else usual ones."""
+        claimed = self.reader.rate() if self.reader else 0.0
+        return claimed if SLOWEST <= claimed <= FASTEST else USUAL_RATE
 
     def fingerprint(self, index: int) -> str:
         """Return what changes with a frame's contents: a checksum, not a time stamp."""

@@ -98,6 +98,10 @@ class VideoReader:
     def __del__(self) -> None:
         self.close()
 
+    def rate(self) -> float:
+        """Return the frames a second the file claims; 0.0 when it does not say."""
+        return probe(self.path).rate
+
     def fingerprint(self) -> str:
         """Return what changes with the file: length and checksum of its two ends."""
         status = self.path.stat()

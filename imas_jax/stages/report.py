@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-from imas_jax import curves, predict, report, visualize
+from imas_jax import curves, movie, predict, report, visualize
 from imas_jax.data import annotations, images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
@@ -99,7 +99,7 @@ def _write_pictures(run: Run, folder: Path, clip: Clip) -> None:
                 kept.append(picture)
             yield picture
 
-    visualize.write_video(video, pictures())
+    movie.write_video(video, pictures(), clip.rate)
     visualize.write_image(sheet, visualize.contact_sheet(kept, columns=len(kept)))
 
 
