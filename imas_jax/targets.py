@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import UInt8
 
-from imas_jax import crf, semantic
+from imas_jax import array_files, crf, semantic
 from imas_jax.errors import UserError
 
 Resolution = Literal["mask", "frame"]
@@ -212,8 +212,8 @@ def load_targets(
     """
     file = _file(folder, name)
     try:
-        with file.open("rb") as stream, np.load(stream) as stored:
-            target, told = stored["target"], json.loads(str(stored["provenance"]))
+        stored = array_files.read_npz(file)
+        target, told = stored["target"], json.loads(str(stored["provenance"]))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"no usable targets of {name} at {file} ({error})",
@@ -315,9 +315,9 @@ def _finished(file: Path, provenance: dict[str, Any]) -> SequenceStatistics | No
     if not file.exists():
         return None
     try:
-        with file.open("rb") as stream, np.load(stream) as stored:
-            told = json.loads(str(stored["provenance"]))
-            statistics = json.loads(str(stored["statistics"]))
+        stored = array_files.read_npz(file)
+        told = json.loads(str(stored["provenance"]))
+        statistics = json.loads(str(stored["statistics"]))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         logging.warning("%s is not readable (%s): made again", file, error)
         return None

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float16
 
-from imas_jax import errors
+from imas_jax import array_files, errors
 
 VERSION = 1  # of the file format; part of every digest
 Direction = Literal["forward", "backward"]
@@ -169,14 +169,14 @@ def read_flow(path: Path) -> FlowField:
         UserError: If the file is missing, truncated, damaged or of another format.
     """
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            said = json.loads(arrays["meta"].tobytes())
-            meta = said["meta"] | {"frame_size": tuple(said["meta"]["frame_size"])}
-            if meta["version"] != VERSION:
-                raise ValueError(f"format version {meta['version']}, not {VERSION}")
-            return FlowField(
-                arrays["flow"], FlowMeta(**meta), arrays["homography"], said["quality"]
-            )
+        arrays = array_files.read_npz(path)
+        said = json.loads(arrays["meta"].tobytes())
+        meta = said["meta"] | {"frame_size": tuple(said["meta"]["frame_size"])}
+        if meta["version"] != VERSION:
+            raise ValueError(f"format version {meta['version']}, not {VERSION}")
+        return FlowField(
+            arrays["flow"], FlowMeta(**meta), arrays["homography"], said["quality"]
+        )
     except FileNotFoundError as error:
         raise errors.UserError(
             f"flow file {path} is missing",

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from imas_jax import errors
+from imas_jax import array_files, errors
 
 SUFFIXES = (".flo", ".npy", ".npz", ".png")
 FLO_MAGIC = 202021.25  # Middlebury: float32 that reads "PIEH"
@@ -48,7 +48,7 @@ def size(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == ".flo":
             return _flo_size(path)
         if path.suffix.lower() == ".npy":
-            return _grid(np.load(path, mmap_mode="r").shape)
+            return _grid(array_files.read_npy(path, "r").shape)
     except (OSError, EOFError, ValueError) as error:
         raise errors.UserError(
             f"{path} cannot be read as flow ({error})",
@@ -104,15 +104,15 @@ def _read_flo(path: Path) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    return _channels_last(np.load(path, allow_pickle=False))
+    return _channels_last(array_files.read_npy(path))
 
 
 def _read_npz(path: Path) -> np.ndarray:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        names = list(arrays.files)
-        if "flow" not in names and len(names) != 1:
-            raise ValueError(f"holds {', '.join(names)}; which is the flow?")
-        return _channels_last(arrays["flow" if "flow" in names else names[0]])
+    arrays = array_files.read_npz(path)
+    names = list(arrays)
+    if "flow" not in names and len(names) != 1:
+        raise ValueError(f"holds {', '.join(names)}; which is the flow?")
+    return _channels_last(arrays["flow" if "flow" in names else names[0]])
 
 
 def _read_kitti(path: Path) -> np.ndarray:

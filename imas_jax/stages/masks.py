@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float16
 from PIL import Image
 
+from imas_jax import array_files
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.predict import Predictor
@@ -36,7 +37,7 @@ def read(folder: Path, clip: Clip) -> Float16[np.ndarray, "t hm wm c"]:
     """
     file = path(folder, clip)
     try:
-        masks = np.load(file, mmap_mode="r")
+        masks = array_files.read_npy(file, "r")
     except (OSError, ValueError) as error:
         raise UserError(
             f"no usable soft masks of {clip.name} at {file} ({error})",
