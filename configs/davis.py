@@ -58,7 +58,11 @@ def data() -> ConfigDict:
             "resolution": "",  # DAVIS subfolder; "" takes the only or the 480p one
             "split": "trainval",  # image set to train on: all sequences (paper)
             "sequences": (),  # only these; () takes all of the split
-            "size": (0, 0),  # (h, w) every frame is resized to; (0, 0) keeps the file's
+            # (h, w) every frame is resized to; (0, 0) keeps the file's. Here and below
+            # -1 is chosen by what the clips are, with the reason (data/choices.py).
+            "size": (0, 0),
+            "cuts": "off",  # off | find: no pair of frames reaches across a scene cut
+            "frames": 0,  # of each clip to train on, spread evenly; 0 all, -1 chosen
             "source": "memory",  # memory | tfrecord (tf.data from shards)
             "partial": False,  # accept a copy with sequences or frames missing
         }
@@ -74,7 +78,11 @@ def flow() -> ConfigDict:
             "source": "",  # folder of flow computed elsewhere (data/imported_flow.py)
             "weights": "",  # a RAFT checkpoint
             "iterations": 20,  # RAFT refinements (RAFT's own evaluation default)
-            "gaps": (1,),  # pairs (t, t + gap)
+            "precision": "float32",  # or "bfloat16": RAFT's encoders and update
+            # Of RAFT: volume (all pairs, fast) | on_demand (frames whose volume would
+            # not fit) | auto (volume as long as it fits)
+            "correlation": "auto",
+            "gaps": (1,),  # pairs (t, t + gap); (-1,) chosen
             "size": 0,  # short side flow is computed at; 0 is the frame's own
             "root": "",  # where flow files live; "" is <workdir>/flow
             "export": "",  # also write: flo | color; "" nothing
@@ -142,7 +150,7 @@ def discover() -> ConfigDict:
     """Stage 1: object discovery from motion."""
     return ConfigDict(
         {
-            "steps": 40_000,  # paper
+            "steps": 40_000,  # paper; -1 chosen
             "batch_size": 16,  # pairs over all devices (paper)
             "learning_rate": 1e-4,  # paper
             "min_learning_rate": 1e-6,  # RCF
@@ -221,6 +229,8 @@ def predict() -> ConfigDict:
             "binarize": "argmax",  # argmax (RCF, final) | threshold
             "threshold": 0.35,  # RCF, with binarize = "threshold"
             "whole_clip": "off",  # as target.whole_clip, on the final masks
+            # Also write the object's probability, one grey PNG a frame, before the CRF.
+            "soft_masks": False,
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)
         }
     )
@@ -232,6 +242,14 @@ def evaluate() -> ConfigDict:
         {
             "split": "val",  # image set to score; "" scores every annotated sequence
             "oracle": True,  # also score the channel annotations would pick
+            # Score folders of masks of any method in place of the run's own: comma-
+            # separated, * is a wildcard, the others are compared with the first.
+            "masks": "",
+            "encoding": "auto",  # of their pixels: auto | labels | binary | soft
+            "label": 0,  # the object's number in label images; 0 unites all objects
+            "threshold": 0.5,  # above it a soft mask is object
+            "partial": False,  # score what is there where masks are missing
+            "baseline": True,  # compute flow for the motion baseline, the first row
         }
     )
 

@@ -24,6 +24,8 @@ from imas_jax import errors
 FlowPair = tuple[Float[np.ndarray, "*b h w 2"], Float[np.ndarray, "*b h w 2"]]
 
 NAMES = ("dis", "raft", "import")
+PRECISIONS = ("float32", "bfloat16")
+CORRELATIONS = ("auto", "volume", "on_demand")
 ACCELERATOR_BATCH = 4  # pairs a call: fills an accelerator at 854x480, 3 GB of volume
 
 
@@ -85,7 +87,7 @@ def make_estimator(flow: ConfigDict) -> Estimator:
     if flow.estimator == "dis":
         return Estimator(Dis(), flow.size, workers=os.cpu_count() or 1)
     if flow.estimator == "raft":
-        return _raft(_weights(flow), flow.iterations, flow.size)
+        return _raft(flow)
     raise _unknown(flow.estimator)
 
 
@@ -93,13 +95,16 @@ def digest(flow: ConfigDict) -> str:
     """Name everything the flow of `config.flow` depends on, without computing any.
 
     Raises:
-        UserError: If `flow.estimator` is unknown or its weights are missing.
+        UserError: If `flow.estimator`, `flow.precision` or `flow.correlation` is
+            unknown, or weights are missing.
     """
     if flow.estimator == "dis":
         return f"dis-medium-opencv{cv2.__version__}-size{flow.size}"
     if flow.estimator == "raft":
-        weights = file_digest(_weights(flow))
-        return f"raft-{weights}-it{flow.iterations}-size{flow.size}"
+        _check_words(flow)
+        weights, how = file_digest(_weights(flow)), f"it{flow.iterations}"
+        how += f"-{flow.precision}-{flow.correlation}"
+        return f"raft-{weights}-{how}-size{flow.size}"
     if flow.estimator == "import":
         return f"import-{Path(flow.source).resolve()}"
     raise _unknown(flow.estimator)
@@ -185,21 +190,34 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _raft(weights: Path, iterations: int, short_side: int) -> Estimator:
+def _raft(flow: ConfigDict) -> Estimator:
     # Here and not above: DIS needs neither JAX nor its start-up time.
     import jax
 
     from imas_jax.flow import raft
 
+    _check_words(flow)
+    weights, how = _weights(flow), (flow.iterations, flow.precision, flow.correlation)
     on_cpu = jax.default_backend() == "cpu"
     copies = []
     for device in jax.local_devices()[: 1 if on_cpu else None]:
         with jax.default_device(device):
-            copies.append((device, raft.make_raft(weights, iterations)))
+            copies.append((device, raft.make_raft(weights, *how)))
     batch_size = 1 if on_cpu else ACCELERATOR_BATCH
     return Estimator(
-        DevicePool(copies, batch_size), short_side, batch_size, 2 * len(copies)
+        DevicePool(copies, batch_size), flow.size, batch_size, 2 * len(copies)
     )
+
+
+def _check_words(flow: ConfigDict) -> None:
+    known = {"precision": PRECISIONS, "correlation": CORRELATIONS}
+    for field, words in known.items():
+        if flow[field] not in words:
+            raise errors.UserError(
+                f"flow.{field} = {flow[field]!r}",
+                " or ".join(words),
+                f"set --config.flow.{field}={words[0]}",
+            )
 
 
 def _weights(flow: ConfigDict) -> Path:

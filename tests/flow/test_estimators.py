@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imas_jax import errors
-from imas_jax.flow import estimators
+from imas_jax.flow import estimators, raft
 
 BEFORE, AFTER = clip_writer.moving_frames(2, size=(96, 160), step=4, side=40)
 SQUARE = (slice(28, 52), slice(18, 42))  # inside the moving square, off its border
@@ -75,6 +75,49 @@ def test_the_digest_changes_with_what_the_flow_depends_on_only():
     assert estimators.digest(config) == plain
     config.size = 480
     assert estimators.digest(config) != plain
+
+
+def raft_config(tmp_path, **changes):
+    weights = tmp_path / "raft.pth"
+    weights.write_bytes(b"weights")
+    config = clip_writer.config("unused").flow
+    config.update({"estimator": "raft", "weights": str(weights), **changes})
+    return config
+
+
+def test_flow_by_other_arithmetic_never_has_the_same_name(tmp_path):
+    changes = (
+        {},
+        {"iterations": 3},
+        {"precision": "bfloat16"},
+        {"correlation": "volume"},
+        {"correlation": "on_demand"},
+        {"size": 480},
+    )
+    names = {estimators.digest(raft_config(tmp_path, **c)) for c in changes}
+    assert len(names) == len(changes)
+
+
+def test_precision_and_correlation_reach_the_network(tmp_path, monkeypatch):
+    asked = []
+
+    def make_raft(*arguments):
+        asked.append(arguments)
+        return StandIn(0)
+
+    monkeypatch.setattr(raft, "make_raft", make_raft)
+    changes = {"iterations": 7, "precision": "bfloat16", "correlation": "on_demand"}
+    config = raft_config(tmp_path, **changes)
+    estimators.make_estimator(config)
+    assert asked == [(tmp_path / "raft.pth", 7, "bfloat16", "on_demand")]
+
+
+@pytest.mark.parametrize("field", ["precision", "correlation"])
+def test_unknown_words_of_raft_are_told(tmp_path, field):
+    config = raft_config(tmp_path, **{field: "half"})
+    for call in (estimators.make_estimator, estimators.digest):
+        with pytest.raises(errors.UserError, match=rf"flow\.{field} = 'half'"):
+            call(config)
 
 
 def test_an_unknown_estimator_is_told_by_name():
