@@ -5,6 +5,9 @@
 Masks are written to runs/video/predict/masks, the report to runs/video/report.
 Trains on that clip alone, minutes on two CPU cores. Differences from the paper's recipe
 are ours and were chosen by measurement: benchmarks/results/video.md.
+
+What is left open here is chosen by what the clip is, with the reason in the log
+(imas_jax/data/choices.py); a value on the command line stands.
 """
 
 from ml_collections import ConfigDict
@@ -18,6 +21,12 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/video"
     config.data.layout = "auto"
     davis.small_network(config)
+    config.data.update({"size": (-1, -1), "cuts": "find", "frames": -1})
+    config.flow.gaps = (-1,)
+    config.model.update({"backbone": "auto", "width": -1})
+    config.model.update({"head_width": -1, "head_dilation": -1})
+    config.discover.update({"steps": -1, "learning_rate": -1.0})
+    config.refine.update({"steps": -1, "learning_rate": -1.0})
     config.augment.fit_crop = True
     config.align.judged = "all"
     config.evaluate.split = ""

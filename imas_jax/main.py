@@ -31,13 +31,14 @@ def main(argv: Sequence[str]) -> None:
             "see --help; for a start try --config=configs/demo.py",
         )
     # Here and not above: jax need not be loaded to print help or refuse a typo.
-    from imas_jax.stages import checks, inputs, protocol, run
+    from imas_jax.stages import checks, inputs, protocol, run, settle
     from imas_jax.training import parallel
 
     config = _CONFIG.value.lock()
     commandline.check_stage(config.stage, protocol.names())
     parallel.join(config.distributed)
     config, goal = inputs.locate(run.adopt_network(config)), protocol.goal(config)
+    config = settle.settle(config)
     checks.check(config, goal)
     run.Run(config, (*protocol.STAGES, *protocol.TOOLS)).make(goal)
 

@@ -179,6 +179,12 @@ def write_mask(
     _save(path, image)
 
 
+def write_soft(path: Path, soft: Float[np.ndarray, "h w"]) -> None:
+    """Write a probability in [0, 1] as a grey PNG; folders are made."""
+    level = np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8)
+    _save(path, Image.fromarray(level))
+
+
 def davis_palette() -> UInt8[np.ndarray, "256 3"]:
     """Return the colours of DAVIS and PASCAL VOC: bits of the label, spread."""
     labels = np.arange(256)

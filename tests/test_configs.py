@@ -9,6 +9,7 @@ from jax import ShapeDtypeStruct as Shape
 
 from configs import ablation, davis
 from imas_jax.conventions import Batch
+from imas_jax.data import choices
 from imas_jax.evaluation import ablations
 from imas_jax.models import imas
 from imas_jax.stages import network
@@ -20,7 +21,9 @@ FRAME = (480, 854)
 
 
 def build(name, *variant):
-    return importlib.import_module(f"configs.{name}").get_config(*variant)
+    config = importlib.import_module(f"configs.{name}").get_config(*variant)
+    facts = choices.Facts((80,), (FRAME,), {1: 2.0})
+    return choices.settle(config, choices.choose(config, facts)).unlock()
 
 
 def trace(config, stage):

@@ -19,6 +19,10 @@ def tiny_config(root: Path, workdir: Path) -> ConfigDict:
 def get_config() -> ConfigDict:
     """Build the same as a config file does, for tests of the command line."""
     config = video.get_config()
+    config.data.update({"size": (0, 0), "frames": 0})
+    config.flow.gaps = (1,)
+    config.model.update({"backbone": "unet", "head_dilation": 2})
+    config.discover.learning_rate, config.refine.learning_rate = 2e-3, 5e-4
     # No dropout: its keys differ by device, and runs are compared across devices.
     config.model.update({"width": 4, "head_width": 8, "channels": 3, "dropout": 0.0})
     config.augment.update({"short_side": 48, "scale": (0.95, 1.0), "crop": (32, 48)})

@@ -20,7 +20,7 @@ import dataclasses
 import itertools
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -43,7 +43,7 @@ class Frame:
     Attributes:
         name: File stem ("00000"), or the padded number within a video file.
         path: The file, or None within a video file.
-        index: Position in the clip, from 0.
+        index: Position in the file or folder, from 0.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Clip:
         size: (h, w) of what `read` returns: `native_size`, or `data.size` where set.
         native_size: (h, w) of the files.
         reader: Decoder of a video file, or None.
+        cuts: Positions in `frames` where something else begins; see `shots.py`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Clip:
     reader: video.VideoReader | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
+    cuts: tuple[int, ...] = ()
 
     def read(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Read frame `index` as upright RGB at `size` (area-averaged when shrunk).
@@ -82,7 +84,7 @@ class Clip:
             image = images.read_image(frame.path)
         else:
             assert self.reader is not None
-            image = self.reader.read(index)
+            image = self.reader.read(frame.index)
         if image.shape[:2] != self.native_size:
             raise errors.UserError(
                 f"frame {frame.name} of {self.name} is {image.shape[:2]}",
@@ -99,11 +101,11 @@ class Clip:
 
     def fingerprint(self, index: int) -> str:
         """Return what changes with a frame's contents: a checksum, not a time stamp."""
-        path = self.frames[index].path
-        if path is not None:
-            return f"{zlib.crc32(path.read_bytes()):08x}"
+        frame = self.frames[index]
+        if frame.path is not None:
+            return f"{zlib.crc32(frame.path.read_bytes()):08x}"
         assert self.reader is not None
-        return f"{self.reader.fingerprint()}.{index}"
+        return f"{self.reader.fingerprint()}.{frame.index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,12 +158,18 @@ def find_clips(
 
 
 def pairs(clips: Sequence[Clip], gap: int = 1) -> tuple[Pair, ...]:
-    """List all pairs (t, t + gap) of all clips, clip by clip."""
+    """List all pairs (t, t + gap) of all clips, clip by clip; none crosses a cut."""
     return tuple(
         Pair(number, t, t + gap)
         for number, clip in enumerate(clips)
-        for t in range(len(clip.frames) - gap)
+        for start, end in shots(clip)
+        for t in range(start, end - gap)
     )
+
+
+def shots(clip: Clip) -> Iterator[tuple[int, int]]:
+    """Yield the first frame of each shot and the one behind its last."""
+    yield from itertools.pairwise((0, *clip.cuts, len(clip.frames)))
 
 
 def check_pixels(clips: Sequence[Clip]) -> None:
@@ -190,10 +198,18 @@ def check_pixels(clips: Sequence[Clip]) -> None:
     )
 
 
-def pair_of_frame(clip: Clip, index: int) -> tuple[int, int]:
-    """Return the pair that predicts a frame; the last frame reuses the last pair."""
-    first = min(index, len(clip.frames) - 2)
-    return first, first + 1
+def pair_of_frame(clip: Clip, index: int, gap: int = 1) -> Pair | None:
+    """Return the pair a frame starts, else one it ends, else the nearest of its shot.
+
+    None in a shot too short for any; the clip's number is left 0.
+    """
+    start, end = next(shot for shot in shots(clip) if shot[0] <= index < shot[1])
+    if end - start <= gap:
+        return None
+    if index + gap < end:
+        return Pair(0, index, index + gap)
+    first = max(index - gap, start)
+    return Pair(0, first, first + gap)
 
 
 def _video_clip(data: ConfigDict) -> Clip:
@@ -225,7 +241,7 @@ def _video_clip(data: ConfigDict) -> Clip:
 
 def _working(data: ConfigDict, native: tuple[int, int]) -> tuple[int, int]:
     h, w = data.size
-    return (h, w) if h and w else native
+    return (h, w) if h > 0 and w > 0 else native
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ SOFT = "soft"
 
 def work(run: Run) -> Output:
     """Choose the object's channels."""
-    clips = inputs.clips(run.config)
+    clips = inputs.training_clips(run.config)
     folder = run.workdir / "align" / SOFT
     write_soft_masks(run, folder, clips)
     choice = choose(run, folder, clips)

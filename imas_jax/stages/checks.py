@@ -60,6 +60,7 @@ def choices(config: ConfigDict) -> None:
         "target.resolution": ("mask", "frame"),
         "predict.binarize": ("argmax", "threshold"),
         "data.source": ("memory", "tfrecord"),
+        "data.cuts": ("off", "find"),
     }
     problems = ProblemList()
     for field, words in known.items():

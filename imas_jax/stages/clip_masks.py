@@ -7,17 +7,20 @@ import numpy as np
 from jaxtyping import Float
 
 from imas_jax import alignment, whole_clip
-from imas_jax.data.clips import Clip
+from imas_jax.data.clips import Clip, pairs
 from imas_jax.errors import UserError
 from imas_jax.flow.files import Direction
 from imas_jax.stages import inputs
+from imas_jax.stages.masks import SoftMasks
 from imas_jax.stages.run import Run
+
+NOWHERE = 1e4  # px, both ways: forward and backward disagree, so a cut is not crossed
 
 
 def object_probabilities(
     run: Run,
     clip: Clip,
-    soft: np.ndarray,
+    soft: SoftMasks | np.ndarray,
     channels: tuple[int, ...],
     together: str,
 ) -> Iterator[Float[np.ndarray, "hm wm"]]:
@@ -57,13 +60,26 @@ def _clip_flow(run: Run, clip: Clip, size: tuple[int, int]) -> whole_clip.ClipFl
             "flow between neighbouring frames: gap 1",
             "add 1 to flow.gaps, or set target.whole_clip and predict.whole_clip=off",
         )
+    trained = inputs.trained(run.config, clip)
+    if len(trained.frames) < len(clip.frames):
+        raise UserError(
+            f"whole_clip on {clip.name}, but flow of {len(trained.frames)} of its "
+            f"{len(clip.frames)} frames",
+            "flow between all neighbours",
+            "set --config.data.frames=0, or target.whole_clip and "
+            "predict.whole_clip=off",
+        )
     run.make("flow")  # finished long ago, unless another run was restored
     folder = inputs.flow(run)
+    known = {pair.first for pair in pairs((trained,))}
+
+    def grid(t: int, which: Direction) -> np.ndarray:
+        if t not in known:
+            return np.full((*size, 2), NOWHERE, np.float32)
+        field = folder.read(clip.name, t, which)
+        return whole_clip.to_grid(field.flow, size, clip.size)
 
     def direction(which: Direction) -> np.ndarray:
-        fields = (folder.read(clip.name, t, which) for t in range(len(clip.frames) - 1))
-        return np.stack(
-            [whole_clip.to_grid(field.flow, size, clip.size) for field in fields]
-        )
+        return np.stack([grid(t, which) for t in range(len(clip.frames) - 1)])
 
     return whole_clip.ClipFlow(direction("forward"), direction("backward"))

@@ -15,7 +15,11 @@ def work(run: Run) -> Output:
     log = inputs.training_log(run.workdir / "discover")
     return Output(
         identity=checkpoints.digest(checkpoints.as_tree(state)),
-        values={"steps": int(state.step), "last": log[-1] if log else {}},
+        values={
+            "steps": int(state.step),
+            "last": log[-1] if log else {},
+            "timing": inputs.training_timing(run.workdir / "discover"),
+        },
     )
 
 

@@ -92,26 +92,31 @@ def annotated_clips(config: ConfigDict) -> list[Scored]:
     return found
 
 
+def wants_flow(run: Run) -> bool:
+    """Tell whether scores or pictures of flow are due: not where a network is used."""
+    return run.restored is None or bool(annotated_clips(run.config))
+
+
+def _is_thinned(run: Run, clip: Clip) -> bool:
+    return len(inputs.trained(run.config, clip).frames) < len(clip.frames)
+
+
 def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
     """Score one method after the other."""
     config = run.config
     annotations.check(config.data, [one.clip for one in scored])
     channels = tuple(run.values("align")["channels"])
-    flow, gap = inputs.flow(run), config.flow.gaps[0]
-
-    def moving(one: Scored) -> Iterator[Mask]:
-        for t in range(len(one.clip.frames)):
-            yield motion_masks.read(flow, one.clip, t, gap)
-
-    yield protocol.Entry(
-        BASELINE, "baseline", _score(scored, moving, BASELINE), "Otsu per frame"
-    )
+    parts = any(_is_thinned(run, one.clip) for one in scored)
+    if parts:
+        logging.warning("flow of parts of the clips only: stage 2 alone is scored")
+    else:
+        yield baseline(run, scored)
     rule = config.predict.binarize
     if rule == "threshold":
         rule = f"threshold={config.predict.threshold}"
     stages = [("stage 2", run.workdir / "predict" / predict.SOFT)]
     stage_1 = run.folder("align") / align.SOFT
-    if run.restored is None and config.refine.steps > 0:
+    if run.restored is None and config.refine.steps > 0 and not parts:
         stages.insert(0, ("stage 1", stage_1))
     elif config.refine.steps == 0:
         stages = [("stage 1", stages[0][1])]
@@ -123,6 +128,20 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
     if config.predict.crf:
         label = f"{stages[-1][0]}, CRF {config.predict.crf}"
         yield protocol.Entry(label, "aligned", _score(scored, _written(run), label), "")
+
+
+def baseline(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
+    """Score the motion baseline, off the run's flow files."""
+    flow, gap = inputs.flow(run), run.config.flow.gaps[0]
+
+    def moving(one: Scored) -> Iterator[Mask]:
+        clip = inputs.trained(run.config, one.clip)  # with its cuts
+        for t in range(len(clip.frames)):
+            yield motion_masks.read(flow, clip, t, gap)
+
+    return protocol.Entry(
+        BASELINE, "baseline", _score(scored, moving, BASELINE), "Otsu per frame"
+    )
 
 
 def _written(run: Run) -> Callable[[Scored], Iterator[Mask]]:

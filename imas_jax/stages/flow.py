@@ -130,9 +130,11 @@ def all_jobs(
     """
     short = errors.ProblemList()
     for clip, gap in itertools.product(clips, gaps):
-        if len(clip.frames) <= gap:
+        if not clips_lib.pairs((clip,), gap):
+            shots = f" in {len(clip.cuts) + 1} shots" if clip.cuts else ""
             short.add(
-                clip.name, f"{len(clip.frames)} frames, gap {gap} needs {gap + 1}"
+                clip.name,
+                f"{len(clip.frames)} frames{shots}, gap {gap} needs {gap + 1}",
             )
     short.raise_if_any("clips", "more frames than flow.gaps", "drop them or the gap")
     return [
@@ -149,8 +151,8 @@ def summarise(
     quality, size = {}, 0
     for clip in clips:
         rows = []
-        for t in range(len(clip.frames) - 1):
-            path = target.path(clip.name, t, "forward", gaps[0])
+        for pair in clips_lib.pairs((clip,), gaps[0]):
+            path = target.path(clip.name, pair.first, "forward", gaps[0])
             if path.exists():
                 rows.append(files.read_flow(path).quality)
                 size += 2 * len(gaps) * path.stat().st_size

@@ -7,7 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import synthetic
+from imas_jax.data import shots, synthetic
 from imas_jax.flow.files import FlowFolder
 from imas_jax.stages import flow as flow_stage
 from imas_jax.stages.run import Run
@@ -39,9 +39,32 @@ def clips(config: ConfigDict, split: str | None = None) -> tuple[clips_lib.Clip,
     return clips_lib.find_clips(config.data, split)
 
 
+def training_clips(config: ConfigDict) -> tuple[clips_lib.Clip, ...]:
+    """Find the run's clips as flow and training see them: with cuts, not too long."""
+    return shots.for_training(clips(config), config)
+
+
+def trained(config: ConfigDict, clip: clips_lib.Clip) -> clips_lib.Clip:
+    """Return one clip as flow and training see it."""
+    return shots.for_training((clip,), config)[0]
+
+
+def trained_index(config: ConfigDict, clip: clips_lib.Clip, index: int) -> int | None:
+    """Return a frame's position in the clip that was trained on, None if left out."""
+    wanted = clip.frames[index]
+    frames = trained(config, clip).frames
+    return next((t for t, frame in enumerate(frames) if frame == wanted), None)
+
+
 def flow(run: Run) -> FlowFolder:
     """Return where the run's flow lies."""
     return flow_stage.flow_folder(run.config, run.workdir / "flow")
+
+
+def training_timing(folder: Path) -> dict[str, float]:
+    """Read `timing.json`: steps, seconds, and the share of them waiting for data."""
+    path = folder / "timing.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def training_log(folder: Path) -> list[dict[str, float]]:

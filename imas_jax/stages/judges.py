@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from imas_jax import alignment
-from imas_jax.data.clips import Clip
+from imas_jax.data.clips import Clip, pair_of_frame
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators, motion
 from imas_jax.stages import features, inputs, motion_masks
@@ -62,9 +62,12 @@ def make(run: Run, moving: Moving) -> Judge:
     return judge
 
 
-def judged_frames(run: Run, clip: Clip) -> range:
-    """Return the frames that are scored."""
-    return range(len(clip.frames) if run.config.align.judged == "all" else 1)
+def judged_frames(run: Run, clip: Clip) -> list[int]:
+    """Return the frames that are scored: those that move, so no shot of one frame."""
+    gap = run.config.flow.gaps[0]
+    every = range(len(clip.frames))
+    moving = [t for t in every if pair_of_frame(clip, t, gap)] or [0]
+    return moving if run.config.align.judged == "all" else moving[:1]
 
 
 def moving_from_files(run: Run) -> Moving:

@@ -1,10 +1,11 @@
-"""Soft masks of a run on disk: one `.npy` a clip, written frame by frame.
+"""Soft masks of a run on disk: one `.npy` a clip, written and read frame by frame.
 
-A clip's file is float16 `(t, hm, wm, c)` and is complete when it has its name. Reading
-maps it, so memory does not grow with a clip's length.
+A clip's file is float16 `(t, hm, wm, c)` and is complete when it has its name. Neither
+side maps it: mapped pages count as memory of the process.
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,37 @@ from imas_jax.predict import Predictor
 from imas_jax.progress import progress
 
 
+class SoftMasks:
+    """Soft masks of a clip; each is read from the file when it is asked for.
+
+    Args:
+        file: Float16 `(t, hm, wm, c)` in NumPy's format.
+
+    Raises:
+        ValueError: If it is cut short or no such file.
+    """
+
+    def __init__(self, file: Path):
+        mapped = array_files.read_npy(file, "r")
+        assert isinstance(mapped, np.memmap)
+        self.shape: tuple[int, ...] = mapped.shape
+        self._file, self._start, self._dtype = file, mapped.offset, mapped.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Float16[np.ndarray, "hm wm c"]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        count = int(np.prod(self.shape[1:]))
+        start = self._start + index * count * self._dtype.itemsize
+        values = np.fromfile(self._file, self._dtype, count, offset=start)
+        return values.reshape(self.shape[1:])
+
+    def __iter__(self) -> Iterator[Float16[np.ndarray, "hm wm c"]]:
+        return (self[index] for index in range(len(self)))
+
+
 def write_all(folder: Path, clips: Sequence[Clip], predictor: Predictor) -> None:
     """Predict the clips that have no file yet."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,15 +61,15 @@ def write_all(folder: Path, clips: Sequence[Clip], predictor: Predictor) -> None
         pass
 
 
-def read(folder: Path, clip: Clip) -> Float16[np.ndarray, "t hm wm c"]:
-    """Map one clip's soft masks.
+def read(folder: Path, clip: Clip) -> SoftMasks:
+    """Open one clip's soft masks.
 
     Raises:
         UserError: If they are not there or not of this clip.
     """
     file = path(folder, clip)
     try:
-        masks = array_files.read_npy(file, "r")
+        masks = SoftMasks(file)
     except (OSError, ValueError) as error:
         raise UserError(
             f"no usable soft masks of {clip.name} at {file} ({error})",
@@ -79,17 +111,28 @@ def _write(folder: Path, clip: Clip, predictor: Predictor) -> Iterator[None]:
     """Write one clip aside, frame by frame, then rename."""
     file = path(folder, clip)
     aside = file.with_suffix(".aside")
-    out: np.memmap | None = None
     frames = (clip.read(t) for t in range(len(clip.frames)))
-    for t, soft in enumerate(predictor(frames)):
-        if out is None:
-            shape = (len(clip.frames), *soft.shape)
-            out = np.lib.format.open_memmap(
-                aside, mode="w+", dtype=np.float16, shape=shape
-            )
-        out[t] = soft
-        yield
-    if out is not None:
-        out.flush()
-        del out
-        os.replace(aside, file)
+    with aside.open("wb") as out:
+        for t, soft in enumerate(predictor(frames)):
+            if t == 0:
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
+                    "fortran_order": False,
+                    "shape": (len(clip.frames), *soft.shape),
+                }
+                _check_disk(folder, clip, soft.size * 2)
+                np.lib.format.write_array_header_1_0(out, header)
+            out.write(soft.astype(np.float16).tobytes())
+            yield
+    os.replace(aside, file)
+
+
+def _check_disk(folder: Path, clip: Clip, frame_bytes: int) -> None:
+    """Refuse at the first frame what cannot end well."""
+    needed, free = len(clip.frames) * frame_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{free / 1e6:.0f} MB free at {folder}",
+            f"{needed / 1e6:.0f} MB for the soft masks of {clip.name}",
+            "make room, or set --config.workdir to a larger disk",
+        )

@@ -4,22 +4,32 @@ import cv2
 import numpy as np
 from jaxtyping import Bool
 
-from imas_jax.data.clips import Clip
-from imas_jax.flow import motion
-from imas_jax.flow.files import FlowFolder
+from imas_jax.data import clips as clips_lib
+from imas_jax.flow import files, motion
 
 
-def read(flow: FlowFolder, clip: Clip, index: int, gap: int) -> Bool[np.ndarray, "h w"]:
+def read(
+    flow: files.FlowFolder, clip: clips_lib.Clip, index: int, gap: int
+) -> Bool[np.ndarray, "h w"]:
     """Return flow minus homography, magnitude, Otsu, at the clip's frame size.
 
-    The last frames, which start no pair, take the backward flow of the pair they end.
+    A frame of a shot too short for a pair has no motion: its mask is empty.
     """
-    if index + gap < len(clip.frames):
-        field = flow.read(clip.name, index, "forward", gap)
-    else:
-        first = max(index - gap, 0)
-        field = flow.read(clip.name, first, "backward", gap)
+    field = field_of_frame(flow, clip, index, gap)
+    if field is None:
+        return np.zeros(clip.size, bool)
     whole = cv2.resize(
         field.flow.astype(np.float32), clip.size[::-1], interpolation=cv2.INTER_LINEAR
     )
     return motion.motion_mask(whole, field.homography)
+
+
+def field_of_frame(
+    flow: files.FlowFolder, clip: clips_lib.Clip, index: int, gap: int
+) -> files.FlowField | None:
+    """Read the forward flow of a frame; of the backward flow where a shot ends."""
+    pair = clips_lib.pair_of_frame(clip, index, gap)
+    if pair is None:
+        return None
+    direction: files.Direction = "forward" if pair.first == index else "backward"
+    return flow.read(clip.name, pair.first, direction, gap)

@@ -105,7 +105,7 @@ def fit(
         targets: Folder of stage-2 targets, for "refine".
     """
     training_set = training_sets.find(
-        run.config, inputs.clips(run.config), inputs.flow(run)
+        run.config, inputs.training_clips(run.config), inputs.flow(run)
     )
     config = with_fitting_crop(run.config, training_set.size)
     rate = config[stage]

@@ -1,25 +1,31 @@
-"""Masks of every frame: soft ones for later stages, one PNG a frame for people."""
+"""Masks of every frame: soft ones for later stages, one PNG a frame for people.
 
+Two passes over a clip's frames, each in order and one frame at a time: the network's,
+then the one that writes pictures. Memory does not grow with a clip's length.
+"""
+
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool
 
 from imas_jax import alignment, crf, visualize, whole_clip
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.predict import Predictor, to_frame
-from imas_jax.progress import progress
+from imas_jax.progress import duration, progress
 from imas_jax.stages import clip_masks, inputs, masks, network
 from imas_jax.stages.run import Output, Run
 
-SOFT, MASKS = "soft", "masks"
+SOFT, MASKS, SOFT_PICTURES = "soft", "masks", "soft_masks"
 
 
 def work(run: Run) -> Output:
     """Predict all clips with the final network and write their masks."""
-    clips = inputs.clips(run.config)
+    clips, start = inputs.clips(run.config), time.monotonic()
     folder = run.workdir / "predict"
     refined = run.config.refine.steps > 0
     stage = "refine" if refined else "discover"
@@ -34,6 +40,13 @@ def work(run: Run) -> Output:
     )
     for _ in progress(written, total, "masks to PNG", "frame"):
         pass
+    seconds = time.monotonic() - start
+    logging.info(
+        "predict: %d frames in %s, %.3g frames/s",
+        total,
+        duration(seconds),
+        total / seconds,
+    )
     trained = run.result("refine" if refined else "align")["identity"]
     return Output(
         identity=f"{trained[:16]}-{'+'.join(map(str, channels))}",
@@ -48,7 +61,7 @@ def work(run: Run) -> Output:
 def object_masks(
     run: Run,
     clip: Clip,
-    soft: np.ndarray,
+    soft: masks.SoftMasks | np.ndarray,
     channels: tuple[int, ...],
     preset: str,
 ) -> Iterator[Bool[np.ndarray, "h w"]]:
@@ -103,4 +116,8 @@ def _write_pngs(
     for frame, mask in zip(clip.frames, found, strict=True):
         file = folder / MASKS / clip.name / f"{frame.name}.png"
         visualize.write_mask(file, mask, clip.native_size)
+        if run.config.predict.soft_masks:
+            file = folder / SOFT_PICTURES / clip.name / f"{frame.name}.png"
+            whole = to_frame(soft[frame.index].astype(np.float32), clip.native_size)
+            visualize.write_soft(file, alignment.object_probability(whole, channels))
         yield

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from imas_jax import errors
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import pipeline
+from imas_jax.data import pipeline, shots
 from imas_jax.data import training_set as training_set_lib
 from imas_jax.flow import files
 
@@ -49,7 +49,8 @@ def run(
             "memory or tfrecord",
             "set one, e.g. --config.data.source=memory",
         )
-    clips = clips_lib.find_clips(config.data, decode=True)
+    found = clips_lib.find_clips(config.data, decode=True)
+    clips = shots.for_training(found, config)
     training_set = training_set_lib.find(config, clips, flow)
     training_set_lib.check_flows(training_set)
     summary = summarise(training_set, config.data.source)

@@ -19,7 +19,7 @@ from imas_jax.training import parallel
 
 
 def _flow(run: Run) -> Output:
-    clips = inputs.clips(run.config)
+    clips = inputs.training_clips(run.config)
     values = flow.run(
         run.config,
         clips,
@@ -32,7 +32,8 @@ def _flow(run: Run) -> Output:
 
 
 def _flow_intact(run: Run) -> bool:
-    return flow.is_intact(run.config, inputs.clips(run.config), run.workdir / "flow")
+    clips = inputs.training_clips(run.config)
+    return flow.is_intact(run.config, clips, run.workdir / "flow")
 
 
 def _prepare(run: Run) -> Output:
@@ -55,7 +56,13 @@ STAGES = (
     Stage("align", ("discover", "flow"), ("align", "predict"), align.work),
     Stage("refine", ("align",), ("target", "refine"), refine.work, shared=True),
     Stage("predict", ("refine", "align"), ("predict",), predict.work),
-    Stage("evaluate", ("predict", "flow"), ("evaluate",), evaluate.work),
+    Stage(
+        "evaluate",
+        ("predict",),
+        ("evaluate",),
+        evaluate.work,
+        also=lambda run: ("flow",) if evaluate.wants_flow(run) else (),
+    ),
     Stage("report", ("evaluate",), ("report",), report.work),
 )
 LAST = STAGES[-1].name

@@ -26,7 +26,7 @@ def work(run: Run) -> Output:
         identity = checkpoints.digest(checkpoints.as_tree(state))
         return Output(identity, {"steps": 0, "last": {}, "targets": {}})
     folder = run.workdir / "refine" / TARGETS
-    clips = inputs.clips(run.config)
+    clips = inputs.training_clips(run.config)
     source = {
         "align": run.result("align")["identity"],
         "whole_clip": run.config.target.whole_clip,
@@ -49,6 +49,7 @@ def work(run: Run) -> Output:
         values={
             "steps": int(state.step),
             "last": log[-1] if log else {},
+            "timing": inputs.training_timing(run.workdir / "refine"),
             "targets": summary.to_json(),
         },
     )

@@ -18,7 +18,7 @@ from imas_jax.data import annotations, images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
 from imas_jax.evaluation.metrics import jaccard
-from imas_jax.stages import evaluate, flow, inputs, masks
+from imas_jax.stages import evaluate, flow, inputs, masks, motion_masks
 from imas_jax.stages.predict import MASKS, SOFT
 from imas_jax.stages.refine import TARGETS
 from imas_jax.stages.run import Output, Run, flatten, versions
@@ -136,30 +136,34 @@ def _frame(
         score = jaccard(evaluate.at_size(found, truth.shape), truth)
         truth = evaluate.at_size(truth, clip.size)
     soft = masks.read(run.workdir / "predict" / SOFT, clip)[t].astype(np.float32)
-    gap = run.config.flow.gaps[0]
-    folder = inputs.flow(run)
-    if t + gap < len(clip.frames):
-        field = folder.read(clip.name, t, "forward", gap)
-    else:
-        field = folder.read(clip.name, max(t - gap, 0), "backward", gap)
     pictures = {
         "frame": image,
         "object": visualize.overlay(image, found, truth),
         "channels": visualize.mask_channels(predict.to_frame(soft, clip.size)),
-        "flow": visualize.flow_to_color(field.flow.astype(np.float32)),
-        **_target(run, clip, t),
+        **_trained_on(run, clip, t),
     }
     return report.view_frame(clip.frames[t].name, pictures, score)
 
 
-def _target(run: Run, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
-    """Return the frame's stage-2 target, where there is one."""
-    folder = run.folder("refine") / TARGETS
-    if not (folder / f"{clip.name}.npz").is_file():
+def _trained_on(run: Run, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
+    """Return the frame's flow and stage-2 target, as far as there are any."""
+    if "flow" not in _made(run):
         return {}
-    target = load_targets(folder, clip.name)[t]
-    whole = cv2.resize(target, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
-    return {"stage-2 target": visualize.grey(whole / np.float32(255))}
+    trained = inputs.trained(run.config, clip)
+    at = inputs.trained_index(run.config, clip, t)
+    if at is None:
+        return {}
+    gap, found = run.config.flow.gaps[0], {}
+    field = motion_masks.field_of_frame(inputs.flow(run), trained, at, gap)
+    if field is not None:
+        flow = field.flow.astype(np.float32)
+        found["flow"] = visualize.flow_to_color(flow)
+    folder = run.folder("refine") / TARGETS
+    if (folder / f"{clip.name}.npz").is_file() and run.restored is None:
+        target = load_targets(folder, clip.name)[at]
+        whole = cv2.resize(target, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
+        found["stage-2 target"] = visualize.grey(whole / np.float32(255))
+    return found
 
 
 def _panels(run: Run) -> Iterator[curves.Panel]:
@@ -214,6 +218,8 @@ def _targets(run: Run) -> tables.Table | None:
 
 def _warnings(run: Run) -> Iterator[str]:
     """Say which clips have flow of little use."""
+    if "flow" not in _made(run):
+        return
     for clip, signals in run.values("flow")["quality"].items():
         for name, value in signals.items():
             if name in flow.WARNINGS and value >= 0.5:

@@ -7,6 +7,7 @@ inputs have changed since is refused, with the differing fields named, unless
 """
 
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -38,6 +39,7 @@ NEUTRAL = {
 TRAINED = ("discover", "align", "refine")  # what `config.restore` can bring in
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 @dataclass(frozen=True)
 class Output:
     """What a stage made.
@@ -66,6 +68,7 @@ class Stage:
             intact works again, and remakes only what is missing.
     """
 
+        also: Names further stages that this run's data make it need.
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
@@ -76,6 +79,7 @@ class Stage:
 
 
 class Run:
+    also: Callable[["Run"], tuple[str, ...]] = lambda run: ()
     """A workdir, its config, and the stages of the protocol.
 
     Args:
@@ -93,6 +97,7 @@ class Run:
     def brought_in(self, name: str) -> bool:
         """Tell whether a stage's result is the restored run's.
 
+        self._needs: dict[str, tuple[str, ...]] = {}
         A run that is restored to be evaluated brings all it trained. One that is
         restored to train a stage further brings what comes before that stage.
         """
@@ -133,14 +138,21 @@ class Run:
         if self.brought_in(name):
             self.result(name)  # must be there
             return
-        for needed in stage.needs:
+        for needed in self.needs(stage):
             self.make(needed)
         self._make_one(stage)
 
     def _make_one(self, stage: Stage) -> None:
         folder = self.workdir / stage.name
         wanted = self.subset(stage)
-        inputs = {name: self.result(name)["identity"] for name in stage.needs}
+        needed = self.needs(stage)
+        inputs = {name: self.result(name)["identity"] for name in needed}
+    def needs(self, stage: Stage) -> tuple[str, ...]:
+        """Return all stages whose results a stage reads."""
+        if stage.name not in self._needs:
+            self._needs[stage.name] = (*stage.needs, *stage.also(self))
+        return self._needs[stage.name]
+
         done = self._is_finished(stage, folder, wanted, inputs)
         parallel.wait_for_all()  # nobody works before everybody has looked
         if done:
@@ -157,7 +169,17 @@ class Run:
         logging.info("%s: starting, in %s", stage.name, folder)
         _write_json(folder / "config.json", {"config": wanted, "inputs": inputs})
         start = time.monotonic()
-        output = stage.work(self)
+        try:
+            output = stage.work(self)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise UserError(
+                f"stage {stage.name}: no room left on the disk of {folder} ({error})",
+                "room for what this stage still has to write",
+                "make room, or choose another disk with --config.workdir; then run "
+                "the same command: what is written is whole and is kept",
+            ) from error
         seconds = time.monotonic() - start
         now = datetime.datetime.now(datetime.UTC)
         result = {
@@ -181,7 +203,8 @@ class Run:
         while todo:
             one = todo.pop()
             sections |= set(one.sections)
-            todo += [self.stages[n] for n in one.needs if not self.brought_in(n)]
+            needed = self.needs(one)
+            todo += [self.stages[n] for n in needed if not self.brought_in(n)]
         flat = flatten(self.config)
         kept = {
             key: value

@@ -26,6 +26,10 @@ from imas_jax.training import parallel
 from imas_jax.training.checkpoints import Checkpoints
 from imas_jax.training.state import TrainState
 
+# Steps the host may be ahead of the devices: enough to keep them busy, and few, so that
+# a wait for data is one of theirs too.
+IN_FLIGHT = 2
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -59,7 +63,7 @@ def train(
         step: Per-device step.
         state: Where to start when there is no checkpoint.
         batches: `batches(first_step)` yields this process's batch of every step.
-        folder: Holds `checkpoints/` and `metrics.jsonl`.
+        folder: Holds `checkpoints/`, `metrics.jsonl` and `timing.json`.
         schedule: Length and rhythm.
 
     Returns:
@@ -106,20 +110,54 @@ def _steps(
     run = parallel.run_on_devices(step)
     carried = parallel.replicate(state)
     pending: list[tuple[int, Any]] = []
-    source = batches(first)
+    source, clock = batches(first), DataClock()
     for done in range(first + 1, schedule.steps + 1):
-        carried, metrics = run(carried, parallel.split(next(source)))
+        carried, metrics = run(carried, parallel.split(clock.draw(source)))
         pending.append((done, metrics))
+        if len(pending) > IN_FLIGHT:
+            jax.block_until_ready(pending[-1 - IN_FLIGHT][1])
         last = done == schedule.steps or stop.requested
         save = last or done % schedule.checkpoint_every == 0
         if save or done % schedule.log_every == 0:
-            log.write(pending)
+            log.write(pending, clock)
             pending = []
         if save:
             checkpoints.save(parallel.unreplicate(carried))
         if last:
             break
     return parallel.unreplicate(carried)
+
+
+class DataClock:
+    """How much of its time the loop waits for data.
+
+    The first step, which compiles, does not count.
+    """
+
+    def __init__(self) -> None:
+        self._drawn, self._waited, self._start = 0, 0.0, 0.0
+
+    def draw(self, source: Iterator[Batch]) -> Batch:
+        """Return the next batch, and note how long it took to come."""
+        asked = time.monotonic()
+        batch = next(source)
+        self._drawn += 1
+        if self._drawn == 2:
+            self._start = asked
+        if self._drawn >= 2:
+            self._waited += time.monotonic() - asked
+        return batch
+
+    def to_json(self) -> dict[str, float]:
+        """Return steps, seconds they took, and the share spent waiting for data."""
+        if self._drawn < 2:
+            return {"steps": 0, "seconds": 0.0, "waiting": 0.0}
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return {
+            "steps": self._drawn - 1,
+            "seconds": round(seconds, 3),
+            "waiting": round(self._waited / seconds, 5),
+        }
 
 
 class MetricsLog:
@@ -148,8 +186,8 @@ class MetricsLog:
         aside.write_text("".join(line + "\n" for line in kept))
         os.replace(aside, path)
 
-    def write(self, pending: list[tuple[int, Any]]) -> None:
-        """Fetch and append the metrics of some steps.
+    def write(self, pending: list[tuple[int, Any]], clock: DataClock) -> None:
+        """Fetch and append the metrics of some steps; say how long data took.
 
         Raises:
             UserError: If a loss is not finite; nothing is saved after it.
@@ -171,16 +209,19 @@ class MetricsLog:
             return
         with self._path.open("a") as file:
             file.writelines(lines)
+        timing = clock.to_json()
+        self._path.with_name("timing.json").write_text(json.dumps(timing) + "\n")
         step = pending[-1][0]
         rate = (step - self._first) / max(time.monotonic() - self._start, 1e-9)
         left = duration((self._schedule.steps - step) / rate)
         logging.info(
-            "%s step %d  loss %.4f  motion %.3f px  %.2f it/s  eta %s",
+            "%s step %d  loss %.4f  motion %.3f px  %.2f it/s  data %.1f %%  eta %s",
             self._name,
             step,
             values["loss"],
             values["motion"],
             rate,
+            100 * timing["waiting"],
             left,
         )
 

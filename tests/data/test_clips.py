@@ -189,8 +189,8 @@ def test_pairs_stay_inside_clips_and_the_last_frame_reuses_the_last_pair(tmp_pat
     listed = [(p.clip, p.first, p.second) for p in clips.pairs(found)]
     assert listed == [(0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 1, 2), (1, 2, 3)]
     assert [(p.first, p.second) for p in clips.pairs(found[:1], 2)] == [(0, 2)]
-    assert clips.pair_of_frame(found[1], 3) == (2, 3)
-    assert clips.pair_of_frame(found[1], 0) == (0, 1)
+    assert clips.pair_of_frame(found[1], 3) == clips.Pair(0, 2, 3)
+    assert clips.pair_of_frame(found[1], 0) == clips.Pair(0, 0, 1)
 
 
 def test_a_fingerprint_follows_contents_and_not_time(tmp_path):

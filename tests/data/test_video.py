@@ -1,7 +1,9 @@
 import struct
 import threading
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import clip_writer
 import cv2
 import numpy as np
@@ -23,9 +25,38 @@ def write_video(path: Path, codec: str = "MJPG", frames=FRAMES) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.avi", "MJPG"), ("a.mp4", "mp4v")])
+def write_film(path: Path, codec: str, pixels: str, times=None, frames=FRAMES) -> Path:
+    """Write with PyAV; `times` are milliseconds, 40 apart unless given."""
+    h, w = frames[0].shape[:2]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, 25)
+        stream.height, stream.width, stream.pix_fmt = h, w, pixels
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+            picture.pts = times[number] if times else 40 * number
+            picture.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.avi", "MJPG"),
+        ("a.mp4", "mp4v"),
+        ("a.mp4", "libx264"),
+        ("a.mov", "libx264"),
+        ("a.webm", "libvpx-vp9"),
+    ],
+)
 def test_frames_of_a_video_file_come_in_order(tmp_path, name, codec):
-    path = write_video(tmp_path / name, codec)
+    path = tmp_path / name
+    if codec.startswith("lib"):
+        write_film(path, codec, "yuv420p")
+    else:
+        write_video(path, codec)
     (clip,) = clips.find_clips(clip_writer.config(path, "auto").data)
     assert (clip.name, len(clip.frames), clip.size) == ("a", 12, (64, 96))
     for t in (0, 1, 2, 7, 3, 11, 0):  # steps back and forth
@@ -39,6 +70,25 @@ def test_a_gif_is_a_video(tmp_path):
     (clip,) = clips.find_clips(clip_writer.config(tmp_path / "a.gif", "video").data)
     assert len(clip.frames) == 5
     assert np.abs(clip.read(4).astype(int) - FRAMES[4]).mean() < 12
+
+
+def test_every_frame_counts_once_whatever_its_time(tmp_path):
+    times = [0, 40, 50, 300, 301, 1000, 1040, 1080, 3000, 3010, 3020, 9000]
+    path = write_film(tmp_path / "phone.mp4", "libx264", "yuv420p", times)
+    (clip,) = clips.find_clips(clip_writer.config(path, "auto").data)
+    assert len(clip.frames) == 12
+    for t in range(12):
+        errors_to = [np.abs(clip.read(t).astype(int) - f).mean() for f in FRAMES]
+        assert int(np.argmin(errors_to)) == t
+    assert 1 <= clip.rate <= 240
+
+
+def test_odd_sides_of_a_film_are_kept(tmp_path):
+    frames = [f[:63, :95] for f in FRAMES]
+    path = write_film(tmp_path / "a.mkv", "ffv1", "bgr0", frames=frames)
+    (clip,) = clips.find_clips(clip_writer.config(path, "auto").data)
+    assert clip.size == (63, 95)
+    assert (clip.read(3) == frames[3]).all()
 
 
 def test_odd_sides_are_kept(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 
 import pytest
@@ -173,3 +174,18 @@ def test_differences_name_new_and_lost_fields():
         "b: was 2, is '(no such field)'",
         "c: was '(no such field)', is 3",
     ]
+
+
+def test_a_full_disk_in_any_stage_is_told_without_a_trace(config):
+    def full(run):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    stages = (Stage("predict", (), ("first",), full),)
+    with pytest.raises(UserError, match="no room left on the disk"):
+        Run(config, stages).make("predict")
+
+    def forbidden(run):
+        raise PermissionError("not a matter of room")
+
+    with pytest.raises(PermissionError):
+        Run(config, (Stage("align", (), ("first",), forbidden),)).make("align")

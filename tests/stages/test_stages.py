@@ -1,12 +1,15 @@
 import json
 import shutil
 
+import av
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from tiny import tiny_config, write_clip
 
 from imas_jax.stages import protocol
+from imas_jax.stages import run as run_lib
 from imas_jax.stages.run import Run
 
 pytestmark = pytest.mark.slow
@@ -65,15 +68,46 @@ def test_a_restored_run_predicts_what_the_run_itself_predicted(finished, tmp_pat
     config = tiny_config(finished / "clip", tmp_path / "again")
     config.restore, config.stage = str(finished / "run"), "evaluate"
     config.model.width = 16  # the restored run's network is taken, not this
-    from imas_jax.stages.run import adopt_network
-
-    Run(adopt_network(config), protocol.STAGES).make("evaluate")
+    Run(run_lib.adopt_network(config), protocol.STAGES).make("evaluate")
     for path in sorted((finished / "run/predict/soft").iterdir()):
         np.testing.assert_array_equal(
             np.load(path), np.load(tmp_path / "again/predict/soft" / path.name)
         )
     assert not (tmp_path / "again/discover").exists()
     shutil.rmtree(tmp_path / "again")
+
+
+def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
+    write_clip(tmp_path / "other", frames=5, seed=3)
+    config = tiny_config(tmp_path / "other", tmp_path / "used")
+    config.restore, config.predict.soft_masks = str(finished / "run"), True
+    Run(run_lib.adopt_network(config), protocol.STAGES).make(protocol.LAST)
+    stages = {p.name for p in (tmp_path / "used").iterdir()}
+    assert stages == {"predict", "evaluate", "report"}
+    for kind in ("masks", "soft_masks"):
+        assert len(list((tmp_path / "used/predict" / kind / "other").iterdir())) == 5
+    with av.open(str(tmp_path / "used/report/videos/other.mp4")) as film:
+        assert film.streams.video[0].codec_context.name == "h264"
+        assert len(list(film.decode(video=0))) == 5
+
+
+def test_a_clip_with_a_cut_trains_on_its_parts_and_predicts_all(tmp_path):
+    for part, count in ((0, 12), (1, 12)):
+        write_clip(tmp_path / f"part{part}", frames=count, seed=part)
+        for path in sorted((tmp_path / f"part{part}").iterdir()):
+            frame = cv2.imread(str(path)) // 2 + np.uint8(120 * part)
+            place = tmp_path / "clip" / f"{int(path.stem) + 12 * part:05d}.png"
+            place.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(place), frame)
+    config = tiny_config(tmp_path / "clip", tmp_path / "run")
+    config.data.frames = 18  # two runs of nine frames
+    config.discover.steps, config.refine.steps = 2, 0
+    Run(config.lock(), protocol.STAGES).make(protocol.LAST)
+    firsts = {p.name[:5] for p in (tmp_path / "run/flow").rglob("*forward*.npz")}
+    assert firsts == {f"{t:05d}" for t in (*range(8), *range(9, 17))}
+    assert len(list((tmp_path / "run/predict/masks/clip").iterdir())) == 24
+    assert np.load(tmp_path / "run/align/soft/clip.npy").shape[0] == 18
+    assert (tmp_path / "run/report/report.html").is_file()
 
 
 def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):

@@ -1,0 +1,61 @@
+"""What is looked at before a run, and what is made of it."""
+
+import clip_writer
+import pytest
+from ml_collections import ConfigDict
+
+from configs import video
+from imas_jax.data import choices, clips
+from imas_jax.stages import settle
+
+
+def config_of(folder) -> ConfigDict:
+    config = video.get_config()
+    config.data.root = str(folder)
+    return config.lock()
+
+
+def test_every_choice_is_logged_with_its_reason(tmp_path, caplog):
+    clip_writer.write_clip(tmp_path / "clip", 12)
+    with caplog.at_level("INFO"):
+        config = settle.settle(config_of(tmp_path / "clip"))
+    assert choices.open_fields(config) == ()
+    for field in choices.FIELDS:
+        assert any(line.startswith(f"{field} = ") for line in caplog.messages)
+    assert tuple(config.flow.gaps) == (1,)
+    assert settle.settle(config) is config
+
+
+def test_slow_motion_gets_a_stride(tmp_path):
+    frames = clip_writer.moving_frames(12, step=1, side=30)
+    for t in range(36):  # every frame three times: a third of the speed
+        clip_writer.save(tmp_path / f"{t:05d}.png", frames[t // 3])
+    (clip,) = clips.find_clips(clip_writer.config(tmp_path, "folder").data)
+    moved = settle.measure_motion((clip,))
+    assert moved[1] < choices.SLOW
+    assert moved[8] > choices.ENOUGH
+    (gap,) = settle.settle(config_of(tmp_path)).flow.gaps
+    assert gap > 1
+
+
+def test_a_very_short_clip_is_worth_a_warning(tmp_path, caplog):
+    clip_writer.write_clip(tmp_path / "clip", 3)
+    with caplog.at_level("WARNING"):
+        config = settle.settle(config_of(tmp_path / "clip"))
+    assert "clip has 3 frames: little to learn from" in caplog.text
+    assert tuple(config.flow.gaps) == (1,)
+
+
+@pytest.mark.parametrize(("stage", "moves"), [("all", False), ("discover", True)])
+def test_motion_is_measured_where_something_is_trained(
+    tmp_path, monkeypatch, stage, moves
+):
+    clip_writer.write_clip(tmp_path / "clip", 4)
+    config = config_of(tmp_path / "clip").unlock()
+    config.restore, config.stage = "another", stage
+    looked = []
+    monkeypatch.setattr(
+        settle, "measure_motion", lambda clips: looked.append(clips) or {1: 2.0}
+    )
+    assert tuple(settle.settle(config).flow.gaps) == (1,)
+    assert bool(looked) == moves
