@@ -36,10 +36,10 @@ NEUTRAL = {
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("log_every",)),
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("checkpoint_every",)),
 }
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TRAINED = ("discover", "align", "refine")  # what `config.restore` can bring in
 
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 @dataclass(frozen=True)
 class Output:
     """What a stage made.
@@ -64,22 +64,22 @@ class Stage:
         work: Does it; restartable at any moment.
         shared: Whether every process takes part; else the first works for all.
         repeat: Whether it is done anew each time, finished or not.
+        also: Names further stages that this run's data make it need.
         intact: Tells whether what a finished stage made is still there; one that is not
             intact works again, and remakes only what is missing.
     """
 
-        also: Names further stages that this run's data make it need.
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     work: Callable[["Run"], Output]
     shared: bool = False
     repeat: bool = False
+    also: Callable[["Run"], tuple[str, ...]] = lambda run: ()
     intact: Callable[["Run"], bool] = lambda run: True
 
 
 class Run:
-    also: Callable[["Run"], tuple[str, ...]] = lambda run: ()
     """A workdir, its config, and the stages of the protocol.
 
     Args:
@@ -93,11 +93,11 @@ class Run:
         self.workdir = Path(config.workdir)
         self.stages = {stage.name: stage for stage in stages}
         self.restored = Path(config.restore) if config.restore else None
+        self._needs: dict[str, tuple[str, ...]] = {}
 
     def brought_in(self, name: str) -> bool:
         """Tell whether a stage's result is the restored run's.
 
-        self._needs: dict[str, tuple[str, ...]] = {}
         A run that is restored to be evaluated brings all it trained. One that is
         restored to train a stage further brings what comes before that stage.
         """
@@ -142,17 +142,17 @@ class Run:
             self.make(needed)
         self._make_one(stage)
 
-    def _make_one(self, stage: Stage) -> None:
-        folder = self.workdir / stage.name
-        wanted = self.subset(stage)
-        needed = self.needs(stage)
-        inputs = {name: self.result(name)["identity"] for name in needed}
     def needs(self, stage: Stage) -> tuple[str, ...]:
         """Return all stages whose results a stage reads."""
         if stage.name not in self._needs:
             self._needs[stage.name] = (*stage.needs, *stage.also(self))
         return self._needs[stage.name]
 
+    def _make_one(self, stage: Stage) -> None:
+        folder = self.workdir / stage.name
+        wanted = self.subset(stage)
+        needed = self.needs(stage)
+        inputs = {name: self.result(name)["identity"] for name in needed}
         done = self._is_finished(stage, folder, wanted, inputs)
         parallel.wait_for_all()  # nobody works before everybody has looked
         if done:
