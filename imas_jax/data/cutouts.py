@@ -4,6 +4,8 @@ Licences (scikit-image's own statements, `skimage/data/_fetchers.py`):
     astronaut.png   NASA, no known copyright restrictions, public domain
     chelsea.png     CC0, Stefan van der Walt
     coffee.png      CC0, Rachel Michetti
+    rocket.jpg      public domain, SpaceX
+    ihc.png         no known copyright restrictions, CMMI
     brick.png       CC0 (CC0Textures, Bricks25)
     gravel.png      CC0 (CC0Textures, Gravel04)
     grass.png       CC0 (DeviantArt, linolafett)

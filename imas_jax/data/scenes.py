@@ -1,6 +1,8 @@
 """What moves in the demo, and how: cut-outs of photographs and their poses in time.
 
-The photographs, with their licences, are in `data/cutouts.py`.
+The photographs, with their licences, are in `data/cutouts.py`. No photograph is an
+object in one clip and background in another: one network sees all clips, and would be
+asked to call the same pixels both.
 """
 
 import dataclasses
@@ -96,7 +98,7 @@ def astronaut(take: Take) -> tuple[Layer, ...]:
     neck, elbow = np.array([220.0, 190.0]) * scale, np.array([250.0, 470.0]) * scale
     tilted = [b @ turn(a, neck) for b, a in zip(body, nod, strict=True)]
     waved = [b @ turn(a, elbow) for b, a in zip(body, wave, strict=True)]
-    behind = still(take, cover(take, read_photo("coffee.png"), zoom=(1.0, 1.25)))
+    behind = still(take, cover(take, read_photo("rocket.jpg"), zoom=(1.0, 1.25)))
     return (
         behind,
         Layer(bust, "object", poses(body)),
@@ -137,7 +139,7 @@ def cup_and_pan(take: Take) -> tuple[Layer, ...]:
     image = cut_out(photo, "cup", scale)
     pan = take.sign() * take.uniform(1.4, 2.2) * take.unit
     travel = abs(pan) * take.frames
-    wide = cover(take, read_photo("astronaut.png"), (1.0, 1.0), extra=travel)
+    wide = cover(take, read_photo("ihc.png"), (1.0, 1.0), extra=travel)
     start = 0.0 if pan < 0 else -travel
     time = np.arange(take.frames)
     shake = 0.5 * take.unit * np.sin(0.9 * time + take.uniform(0.0, 6.0))

@@ -1,0 +1,92 @@
+"""Choices of `configs/video.py`, each changed alone: J of stage 1 on single clips.
+
+    python benchmarks/choices.py --root=DAVIS-240p --out=benchmarks/results/choices
+
+Every ninth sequence from the second on: none is among those that benchmarks/video.py
+reports. Stage 1 only, because that is what these choices act on; the CRF's presets have
+benchmarks/crf_presets.py. Runs that are finished are not repeated.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import video
+
+STAGE_1 = ("--config.refine.steps=0", "--config.predict.crf=")
+CHOICES = {
+    "as configs/video.py": (),
+    "flow.background=none": ("--config.flow.background=none",),
+    "model.residual_bound=10": ("--config.model.residual_bound=10.0",),
+    "model.motion_width=64": ("--config.model.motion_width=64",),
+    "discover.learning_rate=5e-4": ("--config.discover.learning_rate=5e-4",),
+    "channels=2, still_background": (
+        "--config.model.channels=2",
+        "--config.model.still_background=True",
+    ),
+}
+COLUMNS = [
+    video.COLUMNS.index(c) for c in (("stage 1", "aligned"), ("stage 1", "oracle"))
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-choices"))
+    parser.add_argument("--out", type=Path, required=True)
+    known = parser.parse_args()
+    folders = sorted(next(known.root.glob("JPEGImages/*")).iterdir())
+    clips = [folder.name for folder in folders][1::9]
+    seeds = [int(seed) for seed in known.seeds.split(",")]
+    shared = (*STAGE_1, f"--config.flow.root={(known.work / 'flow').resolve()}")
+    scores = {}
+    for number, (name, overrides) in enumerate(CHOICES.items()):
+        rows = [
+            video.run(known.root, known.work / str(number), c, s, [*shared, *overrides])
+            for c in clips
+            for s in seeds
+        ]
+        scores[name] = [row["scores"] for row in rows]
+    known.out.parent.mkdir(parents=True, exist_ok=True)
+    stored = {"clips": clips, "seeds": seeds, "columns": video.COLUMNS}
+    stored["scores"] = scores
+    known.out.with_suffix(".json").write_text(json.dumps(stored, indent=1) + "\n")
+    text = table(scores, clips, seeds, known.root)
+    known.out.with_suffix(".md").write_text(text)
+    sys.stdout.write(text)
+
+
+def table(scores: dict, clips: list[str], seeds: list[int], root: Path) -> str:
+    """One row a choice: means over all runs, and paired differences from the first."""
+    values = {name: np.array(rows, float) for name, rows in scores.items()}
+    reference = next(iter(values.values()))
+    baseline = 100 * reference[:, 0].mean()
+    lines = [
+        f"# Choices of configs/video.py, one at a time ({', '.join(clips)})",
+        "",
+        f"`python {' '.join(sys.argv).replace(str(root), root.name)}`",
+        "",
+        f"{platform.machine()}, CPU only; stage 1, J frame_mean, percent, mean over "
+        f"{len(clips)} clips and seeds {seeds}.",
+        "Difference: paired with the first row, mean and standard error over the runs.",
+        f"Motion baseline on the same clips: {baseline:.1f}.",
+        "",
+        "| choice | aligned channel | oracle channel | difference, aligned |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in values.items():
+        aligned, oracle = (100 * rows[:, column].mean() for column in COLUMNS)
+        gains = 100 * (rows - reference)[:, COLUMNS[0]]
+        error = gains.std(ddof=1) / len(gains) ** 0.5
+        cell = "" if rows is reference else f"{gains.mean():+.1f} ± {error:.1f}"
+        lines.append(f"| {name} | {aligned:.1f} | {oracle:.1f} | {cell} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
