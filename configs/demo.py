@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     davis.small_network(config)
     # Five clips share one network: channels keep their roles, training is longer.
     config.model.channels, config.model.still_background = 2, True
-    config.discover.steps, config.refine.steps = 400, 120
+    config.discover.steps, config.refine.steps = 600, 160
     config.align.judged = "all"
     config.evaluate.split = ""
     return config
