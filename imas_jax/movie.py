@@ -4,6 +4,7 @@ The encoder is FFmpeg's libx264, which PyAV's wheels carry. Files are written as
 renamed, so one that has its name is whole.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -58,17 +59,16 @@ def write_video(
 
 
 def _encode(path: Path, pictures: Iterator[np.ndarray], rate: float) -> None:
-    picture = next(pictures)
+    first = next(pictures)
     options = {"movflags": "+faststart"}  # plays before it is loaded to its end
     with av.open(str(path), "w", format="mp4", options=options) as container:
         speed = Fraction(rate).limit_denominator(1001)  # 30000/1001 is a usual rate
         stream = container.add_stream("libx264", speed, options=ENCODER)
-        stream.height, stream.width = picture.shape[:2]
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        while picture is not None:
+        for picture in itertools.chain((first,), pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             container.mux(stream.encode(frame))
-            picture = next(pictures, None)
         container.mux(stream.encode())
 
 

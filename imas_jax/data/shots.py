@@ -69,7 +69,7 @@ def find_cuts(frames: Iterable[UInt8[np.ndarray, "h w 3"]]) -> tuple[int, ...]:
     return tuple(int(t) + 1 for t in np.flatnonzero(sudden(changes)))
 
 
-def sudden(changes: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+def sudden(changes: Float[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
     """Tell which changes are cuts: large, and many times their neighbours' mean."""
     found = np.zeros(len(changes), bool)
     for t, change in enumerate(changes):
