@@ -109,8 +109,7 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     weights = config.model.weights
     network = GIVEN if weights else SCRATCH
     reason = f"{weights} is given" if weights else "no weights: learns from scratch"
-    for field, value in network.items():
-        yield Choice(field, value, reason)
+    yield from (Choice(field, value, reason) for field, value in network.items())
     most = _get(config, "data.frames")
     most = LONGEST if _is_open(most) else most
     trained = sum(min(count, most or count) for count in facts.frames)

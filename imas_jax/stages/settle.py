@@ -4,6 +4,7 @@ Runs before any stage. Looking is quick: frames are counted, and where flow is t
 computed eight pairs are estimated on small frames.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -44,9 +45,10 @@ def settle(config: ConfigDict) -> ConfigDict:
     moves = measure_motion(clips) if "flow.gaps" in wanted and trains else {}
     facts = choices.Facts(counts, tuple(clip.native_size for clip in clips), moves)
     found = choices.choose(config, facts)
-    for choice in found:
-        if trains or choice.field.startswith("data."):
-            logging.info("%s = %s: %s", choice.field, choice.value, choice.reason)
+    told = [c for c in found if trains or c.field.startswith("data.")]
+    for reason, group in itertools.groupby(told, key=lambda choice: choice.reason):
+        values = ", ".join(f"{choice.field} = {choice.value}" for choice in group)
+        logging.info("%s (%s)", values, reason)
     return choices.settle(config, found)
 
 
