@@ -66,13 +66,14 @@ class Facts:
         frames: Number of frames of each clip.
         sizes: (h, w) of each clip.
         motion: By gap, pixels that the fastest hundredth of a frame moves against the
-            camera, median over some pairs, at a short side of `MEASURED_AT`; empty
-            where nothing needs flow.
+            camera, median over some pairs, at a short side of `MEASURED_AT`.
+        trains: Whether anything is trained; a restored network only predicts.
     """
 
     frames: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     motion: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    trains: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,8 @@ def _size(facts: Facts) -> Choice:
 
 def _frames(facts: Facts) -> Choice:
     longest = max(facts.frames)
+    if not facts.trains:
+        return Choice("data.frames", 0, "nothing is trained")
     if longest <= LONGEST:
         return Choice("data.frames", 0, f"{longest} frames are few enough to train on")
     reason = f"{longest} frames are much alike; every frame gets a mask all the same"
@@ -143,8 +146,8 @@ def _frames(facts: Facts) -> Choice:
 
 def _gaps(facts: Facts) -> Choice:
     motion = dict(facts.motion)
-    if not motion:
-        return Choice("flow.gaps", (1,), "no flow is needed")
+    if not facts.trains:
+        return Choice("flow.gaps", (1,), "nothing is trained")
     told = ", ".join(f"{value:.2f} px at gap {gap}" for gap, value in motion.items())
     if motion[1] >= SLOW:
         return Choice("flow.gaps", (1,), f"neighbouring frames move enough ({told})")

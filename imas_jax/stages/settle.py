@@ -43,9 +43,10 @@ def settle(config: ConfigDict) -> ConfigDict:
             )
     trains = not config.restore or config.stage in TRAINED
     moves = measure_motion(clips) if "flow.gaps" in wanted and trains else {}
-    facts = choices.Facts(counts, tuple(clip.native_size for clip in clips), moves)
+    sizes = tuple(clip.native_size for clip in clips)
+    facts = choices.Facts(counts, sizes, moves, trains)
     found = choices.choose(config, facts)
-    told = [c for c in found if trains or c.field.startswith("data.")]
+    told = [c for c in found if trains or c.field == "data.size"]
     for reason, group in itertools.groupby(told, key=lambda choice: choice.reason):
         values = ", ".join(f"{choice.field} = {choice.value}" for choice in group)
         logging.info("%s (%s)", values, reason)

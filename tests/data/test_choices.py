@@ -69,13 +69,19 @@ def test_steps_grow_with_length_up_to_a_bound(frames, most, steps):
         ({1: 0.9}, 1, "enough"),
         ({1: 0.4, 2: 0.9, 4: 1.7, 8: 3.5}, 4, "slow motion"),
         ({1: 0.1, 2: 0.1, 4: 0.2, 8: 0.3}, 1, "no stride"),
-        ({}, 1, "no flow"),
     ],
 )
 def test_the_stride_is_the_smallest_that_shows_motion(motion, gap, said):
     config, found = chosen(Facts((80,), ((240, 426),), motion))
     assert tuple(config.flow.gaps) == (gap,)
     assert said in found["flow.gaps"].reason
+
+
+def test_where_nothing_is_trained_every_frame_counts():
+    config, found = chosen(Facts((18000,), ((240, 426),), {}, trains=False))
+    assert config.data.frames == 0
+    assert tuple(config.flow.gaps) == (1,)
+    assert found["flow.gaps"].reason == "nothing is trained"
 
 
 def test_given_weights_choose_their_network_and_the_papers_rates():
