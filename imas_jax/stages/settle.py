@@ -60,8 +60,6 @@ def measure_motion(clips: Sequence[Clip]) -> dict[int, float]:
     shortest clip.
     """
     strips = [s for clip in clips[:SAMPLES] for s in _strips(clip, len(clips))]
-    if not strips:
-        return {}
     estimate, found = estimators.Estimator(estimators.Dis()), {}
     for place, gap in enumerate(choices.GAPS, start=1):
         moved = [_moved(estimate, s[0], s[place]) for s in strips if len(s) > place]

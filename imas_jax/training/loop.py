@@ -210,7 +210,9 @@ class MetricsLog:
         with self._path.open("a") as file:
             file.writelines(lines)
         timing = clock.to_json()
-        self._path.with_name("timing.json").write_text(json.dumps(timing) + "\n")
+        aside = self._path.with_name("timing.aside")
+        aside.write_text(json.dumps(timing) + "\n")
+        os.replace(aside, aside.with_suffix(".json"))
         step = pending[-1][0]
         rate = (step - self._first) / max(time.monotonic() - self._start, 1e-9)
         left = duration((self._schedule.steps - step) / rate)
