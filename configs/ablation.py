@@ -1,4 +1,6 @@
-r"""One row of the paper's Tables 3, 4 or 5 on DAVIS16: configs/davis.py and its change.
+r"""Rows of the paper's Tables 3, 4 and 5 on DAVIS16: configs/davis.py and changes.
+
+One row, one run:
 
     python -m imas_jax.main --config=configs/ablation.py:pathway-affine \
         --config.data.root=/data/DAVIS --config.flow.weights=/data/raft-things.pth \
@@ -9,8 +11,16 @@ residual, feature-merging, stage-1, stage-2, stage-2-semantic, stage-2-semantic-
 pathway-none, pathway-none-robust, pathway-scaling, pathway-affine, pathway-residual;
 post-stage-1, post-stage-2, post-stage-1-crf, post-stage-2-crf.
 
-Each is as long as a DAVIS run, but for the last column of Tables 3 and 5, which only
-predicts anew: `--config.restore` of the row above.
+Several rows over seeds, and one table of mean and spread beside the paper's numbers, in
+runs/ablation/ablate/: `all`, `table-3`, `table-4` or `table-5` in place of a row.
+
+    python -m imas_jax.main --config=configs/ablation.py:all \
+        --config.ablate.seeds=0,1,2 ...
+
+Rows share flow and every stage on whose config they agree, so all 16 rows are 7
+trainings of stage 1 and 2 of stage 2 a seed. It can be killed and run again.
+`--config.stage=ablate` does the same with a single row, `--config.ablate.rows` names
+rows one by one, and `:all,runlocal` is the miniature.
 """
 
 from ml_collections import ConfigDict
@@ -18,21 +28,29 @@ from ml_collections import ConfigDict
 from configs import davis
 from imas_jax.evaluation import ablations
 
+SETS = ("all", "table-3", "table-4", "table-5")
+
 
 def get_config(row: str) -> ConfigDict:
-    """Build the recipe of a row.
+    """Build the recipe of a row, or of the tool that trains several.
 
     Args:
-        row: Name of the row, or "NAME,runlocal" for a miniature of it.
+        row: Name of the row or one of `SETS`, or "NAME,runlocal" for its miniature.
 
     Raises:
         ValueError: With all names, if there is no such row.
     """
     name, _, variant = row.partition(",")
     rows = {ablation.name: ablation for ablation in ablations.ABLATIONS}
-    if name not in rows:
-        raise ValueError(f"unknown row {name!r}; known: {', '.join(rows)}")
+    if name not in (*rows, *SETS):
+        known = ", ".join([*SETS, *rows])
+        raise ValueError(f"unknown row {name!r}; known: {known}")
     config = davis.get_config(variant)
+    if name in SETS:
+        config.stage, config.workdir = "ablate", "runs/ablation"
+        config.ablate.rows = "" if name == "all" else name
+        return config
     config.workdir = f"runs/ablation/{name}"
+    config.ablate.rows = name
     config.update_from_flattened_dict(dict(rows[name].overrides))
     return config

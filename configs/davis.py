@@ -43,6 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.predict = predict()
     config.evaluate = evaluate()
     config.report = report()
+    config.ablate = ablate()
     if variant == "runlocal":
         shrink(config)
     return config
@@ -250,6 +251,14 @@ def evaluate() -> ConfigDict:
             "threshold": 0.5,  # above it a soft mask is object
             "partial": False,  # score what is there where masks are missing
             "baseline": True,  # compute flow for the motion baseline, the first row
+            # Score folders of masks of any method in place of the run's own: comma-
+            # separated, * is a wildcard, the others are compared with the first.
+            "masks": "",
+            "encoding": "auto",  # of their pixels: auto | labels | binary | soft
+            "label": 0,  # the object's number in label images; 0 unites all objects
+            "threshold": 0.5,  # above it a soft mask is object
+            "partial": False,  # score what is there where masks are missing
+            "baseline": True,  # compute flow for the motion baseline, the first row
         }
     )
 
@@ -257,6 +266,16 @@ def evaluate() -> ConfigDict:
 def report() -> ConfigDict:
     """What is shown."""
     return ConfigDict({"frames_per_sequence": 8, "sequences": 12})
+
+
+def ablate() -> ConfigDict:
+    """Rows of the paper's Tables 3, 4 and 5 that stage ablate trains."""
+    return ConfigDict(
+        {
+            "rows": "",  # names, comma-separated, or table-3 and so on; "" is all
+            "seeds": (0, 1, 2),
+        }
+    )
 
 
 def shrink(config: ConfigDict) -> None:

@@ -3,7 +3,7 @@
     --config=FILE[:VARIANT]       configs/davis.py, demo.py, video.py, ...
     --config.FIELD=VALUE          any field of the config; configs/davis.py has them all
     --config.stage=STAGE          all | flow | prepare | discover | align | refine |
-                                  predict | evaluate | report | tune
+                                  predict | evaluate | report | tune | score | ablate
     --config.workdir=DIR          where everything is written
     --config.restore=DIR          another run's workdir to evaluate or continue from
 

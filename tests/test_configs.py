@@ -95,7 +95,7 @@ def test_every_ablation_goes_through_both_steps(name):
 @pytest.mark.parametrize("row", ablations.ABLATIONS, ids=lambda row: row.name)
 def test_a_row_of_the_paper_is_one_config(row):
     config = ablation.get_config(row.name)
-    changed = {"workdir": config.workdir}
+    changed = {"workdir": config.workdir, "ablate.rows": row.name}
     base = davis.get_config()
     for key, value in flatten(config.to_dict()).items():
         if flatten(base.to_dict())[key] != value:
@@ -105,7 +105,8 @@ def test_a_row_of_the_paper_is_one_config(row):
         for key, value in row.overrides.items()
         if flatten(base.to_dict())[key] != value
     }
-    assert changed == {"workdir": f"runs/ablation/{row.name}", **expected}
+    named = {"workdir": f"runs/ablation/{row.name}", "ablate.rows": row.name}
+    assert changed == {**named, **expected}
 
 
 def flatten(tree, prefix=""):
@@ -136,6 +137,6 @@ def test_options_without_a_row_go_through_the_steps_too(precision, entropy):
     check(config)
 
 
-@pytest.mark.parametrize("name", [*RECIPES, "align"])
+@pytest.mark.parametrize("name", [*RECIPES, "align", "evaluate"])
 def test_every_field_of_a_recipe_can_be_written_down(name):
     assert json.loads(build(name).to_json_best_effort())["model"]

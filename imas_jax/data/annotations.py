@@ -8,6 +8,10 @@ Every object of a frame is merged into one foreground mask (FACTS.md):
   several: the union of grey above 127 (edges are anti-aliased);
 - fbms59: `GroundTruth/` of about every 20th frame; rules at `_fbms_paths`;
 - folders, folder, video: no annotations.
+
+Number 255 of a palette image is void, as in the VOC and DAVIS palettes: neither object
+nor background, and not scored. (Where the palette shows it white it is the object: a
+mask of 0 and 255 that was stored with a palette.)
 """
 
 import dataclasses
@@ -29,6 +33,7 @@ from imas_jax.data import layouts
 FBMS_THRESHOLD = 0.1
 FBMS_THRESHOLDS = {"marple7": 0.05, "marple2": 0.4}
 COMPLETE = ("davis", "segtrackv2")  # every frame is annotated
+VOID = 255  # of palette images
 FBMS_WHITE = 0.99  # in colour annotations white is background
 
 
@@ -46,6 +51,19 @@ class Annotation:
     paths: tuple[Path, ...]
     rule: Literal["grey", "fbms", "fbms_colour"] = "grey"
     threshold: float = FBMS_THRESHOLD
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """One frame's ground truth.
+
+    Attributes:
+        foreground: Pixels of any object.
+        void: Pixels that are not scored, or None where there are none.
+    """
+
+    foreground: Bool[np.ndarray, "h w"]
+    void: Bool[np.ndarray, "h w"] | None
 
 
 # Annotations by frame index, and files that annotate no frame of the clip.
@@ -101,19 +119,31 @@ def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
 
 
 def read_annotation(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
-    """Read the foreground of one frame at the annotation's own size.
+    """Read the foreground of one frame at the annotation's own size; void is none.
 
     Raises:
         UserError: If a file is unreadable, or files of one frame differ in size.
     """
-    masks = [_read_mask(path, annotation) for path in annotation.paths]
+    return read_truth(annotation).foreground
+
+
+def read_truth(annotation: Annotation) -> Truth:
+    """Read foreground and void pixels of one frame at the annotation's own size.
+
+    Raises:
+        UserError: If a file is unreadable, or files of one frame differ in size.
+    """
+    masks, voids = zip(
+        *(_read_mask(path, annotation) for path in annotation.paths), strict=True
+    )
     if len({m.shape for m in masks}) > 1:
         raise errors.UserError(
             f"objects of one frame differ in size: {list(map(str, annotation.paths))}",
             "one size",
             "restore the original annotation files",
         )
-    return np.logical_or.reduce(masks)
+    foreground, void = np.logical_or.reduce(masks), np.logical_or.reduce(voids)
+    return Truth(foreground, void & ~foreground if void.any() else None)
 
 
 def _match(data: ConfigDict, clip: clips_lib.Clip) -> Matched:
@@ -188,11 +218,14 @@ def _number(stem: str, clip_name: str) -> int:
     return int(digits[-1]) if digits else -1
 
 
-def _read_mask(path: Path, annotation: Annotation) -> np.ndarray:
+def _read_mask(path: Path, annotation: Annotation) -> tuple[np.ndarray, np.ndarray]:
+    """Return one file's foreground and void."""
     try:
         with Image.open(path) as image:
             if annotation.rule == "grey" and image.mode == "P":
-                return np.asarray(image) > 0
+                numbers, last = np.asarray(image), (image.getpalette() or [])[765:768]
+                void = (numbers == VOID) & (last != [255, 255, 255])
+                return (numbers > 0) & ~void, void
             grey = np.asarray(image.convert("L"))
     except (OSError, SyntaxError, ValueError) as error:
         raise errors.UserError(
@@ -201,8 +234,8 @@ def _read_mask(path: Path, annotation: Annotation) -> np.ndarray:
             "copy it again from its source",
         ) from error
     if annotation.rule == "grey":
-        return grey > 127
+        return grey > 127, np.zeros_like(grey, bool)
     foreground = grey > annotation.threshold * 255
     if annotation.rule == "fbms_colour":
         foreground &= grey <= FBMS_WHITE * 255
-    return foreground
+    return foreground, np.zeros_like(grey, bool)

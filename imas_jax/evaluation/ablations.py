@@ -63,6 +63,17 @@ ABLATIONS = (
 )
 
 
+# What a row has unless it says otherwise: the recipe's values of all that rows change,
+# but for `refine.steps`, which is a matter of the schedule.
+RECIPE: Mapping[str, Any] = {
+    "model.feature_merging": True,
+    "model.pathway": "residual",
+    "loss.kind": "l1",
+    "target.semantic_constraint": False,
+    "predict.crf": "",
+}
+
+
 def distinct(rows: Sequence[Ablation] = ABLATIONS) -> tuple[tuple[Ablation, ...], ...]:
     """Group rows that are one training run: several tables share rows."""
     groups: dict[tuple[tuple[str, str], ...], list[Ablation]] = {}

@@ -90,6 +90,36 @@ def compare(
     )
 
 
+def on_common_frames(
+    entries: Sequence[Entry],
+) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    """Keep what every method has a score of: a difference is of the same frames.
+
+    Returns:
+        The entries on their common sequences and frames, in the first one's order; and
+        a line for each entry that had more.
+    """
+    frames = {score.name: set(score.frames) for score in entries[0].scores}
+    for entry in entries[1:]:
+        there = {score.name: set(score.frames) for score in entry.scores}
+        frames = {name: frames[name] & there[name] for name in frames if name in there}
+    kept, notes = [], []
+    for entry in entries:
+        scores = {score.name: score for score in entry.scores}
+        common = tuple(scores[name].only(frames[name]) for name in frames)
+        left_out = [name for name in scores if name not in frames]
+        count = sum(len(s.frames) for s in entry.scores)
+        if left_out or count > sum(len(s.frames) for s in common):
+            where = f" and {', '.join(left_out)}" if left_out else ""
+            total = sum(len(score.frames) for score in common)
+            notes.append(
+                f"{entry.label}: {total} of {count} frames are common to all; the "
+                f"others{where} do not count"
+            )
+        kept.append(dataclasses.replace(entry, scores=common))
+    return tuple(kept), tuple(notes)
+
+
 def comparison_table(
     entries: Sequence[Entry], which: Protocol, empty: Empty = "one"
 ) -> tables.Table:

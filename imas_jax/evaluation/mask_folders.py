@@ -75,10 +75,6 @@ class MaskFolder:
                 "add the mask, or accept missing frames with evaluate.partial=True",
             )
         values = read_values(path)
-        if values.shape != tuple(size):
-            logging.log_first_n(
-                logging.WARNING, "%s is %s, resized to %s", 20, path, values.shape, size
-            )
         if self.encoding == "soft":
             return _resize(values, size, cv2.INTER_LINEAR) > self.threshold
         if self.encoding == "binary":
@@ -89,6 +85,18 @@ class MaskFolder:
             mask = labels == self.label if self.label else labels > 0
         nearest = _resize(mask.astype(np.float32), size, cv2.INTER_NEAREST_EXACT)
         return nearest > 0.5
+
+    def stored_size(self, sequence: str, frame: str) -> tuple[int, int]:
+        """Return the (h, w) of a mask's file.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        path = self.find(sequence, frame)
+        if path is None:
+            raise KeyError(f"{sequence}/{frame}")
+        with Image.open(path) as image:
+            return image.size[1], image.size[0]
 
     def _check_binary(self, path: Path, values: np.ndarray) -> None:
         if not np.isin(values, (0.0, 1.0)).all():
@@ -147,8 +155,8 @@ def check_complete(
         partial: Whether missing frames and sequences are accepted.
 
     Returns:
-        One line a difference that was accepted: sequences with masks but without
-        annotation, and with `partial` also what is missing.
+        One line a difference that was accepted: with `partial` what is missing, and
+        which sequences have masks but no annotation.
 
     Raises:
         UserError: Listing every missing sequence and frame, unless `partial`.
@@ -169,15 +177,17 @@ def check_complete(
             "add them, or score what is there with evaluate.partial=True",
         )
     extra = sorted(set(masks.files) - set(expected))
-    lines = [f"{name}: masks, but no annotation; not scored" for name in extra]
-    return (*problems.problems, *lines)
+    if not extra:
+        return tuple(problems.problems)
+    shown = ", ".join(extra[:10]) + (f", ... ({len(extra)})" if extra[10:] else "")
+    return (*problems.problems, f"{shown}: masks, but no annotation; not scored")
 
 
 def read_values(path: Path) -> np.ndarray:
     """Read an image as `(h, w)` float32: label numbers / 255, or grey in [0, 1].
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If it cannot be read, or is in colours.
     """
     try:
         with Image.open(path) as image:
@@ -187,13 +197,26 @@ def read_values(path: Path) -> np.ndarray:
                 return np.asarray(image).astype(np.float32) / 65535
             if image.mode == "F":
                 return np.asarray(image)
-            return np.asarray(image.convert("L")).astype(np.float32) / 255
+            grey = image.convert("L")
+            coloured = image.mode in ("RGB", "RGBA") and _is_coloured(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise errors.UserError(
             f"mask {path} cannot be read: {error}",
             "a complete image file",
             "write it again",
         ) from error
+    if coloured:
+        raise errors.UserError(
+            f"mask {path} is in colours, whose grey levels mean nothing",
+            "label numbers (a palette), 0 and 255, or a soft mask in grey",
+            "store masks in one of these ways",
+        )
+    return np.asarray(grey).astype(np.float32) / 255
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    channels = np.asarray(image)[..., :3]
+    return bool((channels != channels[..., :1]).any())
 
 
 def _find_nested(root: Path) -> dict[str, dict[str, Path]]:

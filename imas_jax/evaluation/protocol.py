@@ -15,7 +15,7 @@ Tables of the results are `evaluation/tables.py`.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,9 +28,9 @@ Protocol = Literal["official", "sequence_mean", "frame_mean"]
 PROTOCOLS: tuple[Protocol, ...] = ("official", "sequence_mean", "frame_mean")
 Empty = Literal["one", "skip"]
 
-# Which mask a row is about. "oracle" is the channel annotations would pick: never a
-# result, only an upper bound beside it.
-Kind = Literal["baseline", "aligned", "oracle"]
+# Which mask a row is about. "given" is a folder's, whoever chose it. "oracle" is the
+# channel annotations would pick: never a result, only an upper bound beside it.
+Kind = Literal["baseline", "given", "aligned", "oracle"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,14 @@ class FramePair:
         index: Position in the clip, from 0.
         prediction: The mask to judge.
         truth: The annotation, at the size that is scored.
+        void: Pixels that count for nothing, or None: no object is there in either mask
+            (as the DAVIS-2017 toolkit does), so they change neither J nor F.
     """
 
     index: int
     prediction: Bool[np.ndarray, "h w"]
     truth: Bool[np.ndarray, "ht wt"]
+    void: Bool[np.ndarray, "ht wt"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,17 @@ class SequenceScore:
         if empty == "skip":
             keep &= ~np.array(self.both_empty, bool)
         return keep
+
+    def only(self, frames: Collection[int]) -> "SequenceScore":
+        """Return the scores of some of the frames."""
+        at = [i for i, frame in enumerate(self.frames) if frame in frames]
+        return dataclasses.replace(
+            self,
+            frames=tuple(self.frames[i] for i in at),
+            jaccard=tuple(self.jaccard[i] for i in at),
+            boundary=tuple(self.boundary[i] for i in at),
+            both_empty=tuple(self.both_empty[i] for i in at),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +157,13 @@ def score_sequence(
                 "resize the mask before scoring (nearest for labels, bilinear before "
                 "the threshold for soft masks)",
             )
+        found, truth = pair.prediction, pair.truth
+        if pair.void is not None:
+            found, truth = found & ~pair.void, truth & ~pair.void
         rows[pair.index] = (
-            metrics.jaccard(pair.prediction, pair.truth),
-            metrics.boundary_f(pair.prediction, pair.truth) if boundary else math.nan,
-            not (pair.prediction.any() or pair.truth.any()),
+            metrics.jaccard(found, truth),
+            metrics.boundary_f(found, truth) if boundary else math.nan,
+            not (found.any() or truth.any()),
         )
     frames = tuple(sorted(rows))
     return SequenceScore(

@@ -19,7 +19,7 @@ from imas_jax.evaluation import metrics, paper, protocol
 from imas_jax.evaluation.protocol import PROTOCOLS, Empty, Entry, Protocol
 
 ORACLE_NOTE = "oracle: annotations chose the channel; an upper bound, not a result"
-_ORDER = {"baseline": 0, "aligned": 1, "oracle": 2}
+_ORDER = {"baseline": 0, "given": 1, "aligned": 1, "oracle": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +189,7 @@ def write(
     empty: Empty = "one",
     dataset: str = "",
     extra: Mapping[str, Any] | None = None,
+    more: Sequence[Table] = (),
 ) -> None:
     """Write `metrics.json`, `per_sequence.csv` and `tables.md` into a folder.
 
@@ -198,10 +199,12 @@ def write(
         empty: What a frame scores in which both masks are empty.
         dataset: As in `per_sequence`.
         extra: More fields of `metrics.json`, e.g. where the masks came from.
+        more: Tables to follow the others in `tables.md`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tables = [headline(entries, empty)]
     tables += [per_sequence(entries, p, empty, dataset) for p in PROTOCOLS]
+    tables += more
     data = as_json(entries, empty) | dict(extra or {})
     contents = {
         "metrics.json": json.dumps(data, indent=1, allow_nan=False) + "\n",

@@ -190,8 +190,9 @@ def _score(
     def pairs(one: Scored) -> Iterator[protocol.FramePair]:
         for t, mask in enumerate(masks_of(one)):
             if t in one.truth:
-                truth = annotations.read_annotation(one.truth[t])
-                yield protocol.FramePair(t, at_size(mask, truth.shape), truth)
+                truth = annotations.read_truth(one.truth[t])
+                found = at_size(mask, truth.foreground.shape)
+                yield protocol.FramePair(t, found, truth.foreground, truth.void)
 
     return tuple(
         protocol.score_sequence(

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from imas_jax.stages import (
+    ablate,
     align,
     discover,
     evaluate,
@@ -12,6 +13,7 @@ from imas_jax.stages import (
     prepare,
     refine,
     report,
+    score,
     tune,
 )
 from imas_jax.stages.run import Output, Run, Stage, digest
@@ -48,12 +50,14 @@ def _prepare(run: Run) -> Output:
 
 
 _TRAINING = ("augment", "model", "loss", "discover", "precision", "seed")
+# How masks leave the network; what is done with them afterwards decides later stages.
+_SOFT_MASKS = ("predict.short_side", "predict.flip")
 
 STAGES = (
     Stage("flow", (), ("data", "flow"), _flow, shared=True, intact=_flow_intact),
     Stage("prepare", ("flow",), (), _prepare, shared=True),
     Stage("discover", ("prepare",), _TRAINING, discover.work, shared=True),
-    Stage("align", ("discover", "flow"), ("align", "predict"), align.work),
+    Stage("align", ("discover", "flow"), ("align", *_SOFT_MASKS), align.work),
     Stage("refine", ("align",), ("target", "refine"), refine.work, shared=True),
     Stage("predict", ("refine", "align"), ("predict",), predict.work),
     Stage(
@@ -67,9 +71,16 @@ STAGES = (
 )
 LAST = STAGES[-1].name
 
+EVERYTHING = (
+    *("data", "flow", *_TRAINING, "align", "target", "refine", "predict", "evaluate"),
+    "ablate",
+)
+
 # Not part of the protocol: run by name, anew each time.
 TOOLS = (
     Stage("tune", (), ("data", "flow", "align", "predict"), tune.work, repeat=True),
+    Stage("score", (), ("data", "flow", "evaluate"), score.work, repeat=True),
+    Stage("ablate", (), EVERYTHING, ablate.work, shared=True, repeat=True),
 )
 
 
@@ -82,4 +93,6 @@ def goal(config: ConfigDict) -> str:
     """Return the stage that a config wants finished."""
     if config.stage == "align" and (config.align.masks or config.align.sweep):
         return "tune"
+    if config.stage == "evaluate" and config.evaluate.masks:
+        return "score"
     return LAST if config.stage == "all" else config.stage

@@ -33,6 +33,9 @@ NEUTRAL = {
     "flow.root",
     "target.workers",
     "predict.batch_size",
+    # Of stage score, which is done anew each time; stage evaluate reads none of them.
+    *(f"evaluate.{f}" for f in ("masks", "encoding", "label", "threshold", "partial")),
+    "evaluate.baseline",
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("log_every",)),
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("checkpoint_every",)),
 }
@@ -60,7 +63,8 @@ class Stage:
     Attributes:
         name: Also its folder below the workdir.
         needs: Stages whose results it reads, all of them earlier.
-        sections: Config sections that decide its result, beyond those of `needs`.
+        sections: Config sections, or single fields, that decide its result, beyond
+            those of `needs`.
         work: Does it; restartable at any moment.
         shared: Whether every process takes part; else the first works for all.
         repeat: Whether it is done anew each time, finished or not.
@@ -209,7 +213,7 @@ class Run:
         kept = {
             key: value
             for key, value in flat.items()
-            if key.split(".")[0] in sections and key not in NEUTRAL
+            if {key, key.split(".")[0]} & sections and key not in NEUTRAL
         }
         if any(self.brought_in(name) for name in TRAINED) or "discover" in sections:
             kept["restore"] = str(self.restored or "")
@@ -223,7 +227,9 @@ class Run:
         if stage.repeat or not started.is_file():
             return False
         was = _read_json(started)
-        stale = differences(was["config"], wanted)
+        # Fields that were written down once but decide nothing any more may change.
+        told = {key: value for key, value in was["config"].items() if key in wanted}
+        stale = differences(told, wanted)
         if not stale:
             stale = [
                 f"stage {name} was made again"

@@ -5,7 +5,6 @@ checkpoints of a sweep of runs (`align.sweep`). Nothing is trained and no annota
 read; what is compared is only how well masks agree with motion or with themselves.
 """
 
-import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from imas_jax.errors import ProblemList, UserError
 from imas_jax.evaluation import mask_folders
 from imas_jax.evaluation.mask_folders import MaskFolder
 from imas_jax.predict import Predictor, to_frame
-from imas_jax.stages import inputs, judges, network
+from imas_jax.stages import folder_lists, inputs, judges, network
 from imas_jax.stages.run import Output, Run, adopt_network, digest
 from imas_jax.training.checkpoints import Checkpoints
 
@@ -45,33 +44,11 @@ def work(run: Run) -> Output:
     return Output(identity=digest(found.to_json()), values=found.to_json())
 
 
-def paths(text: str, what: str) -> list[Path]:
-    """Split a comma-separated list of folders, each of which may have wildcards.
-
-    Raises:
-        UserError: If there is none, or some match nothing.
-    """
-    problems, found = ProblemList(), []
-    for pattern in filter(None, (part.strip() for part in text.split(","))):
-        matches = sorted(path for path in glob.glob(pattern) if Path(path).is_dir())
-        if not matches:
-            problems.add(pattern, "no such folder")
-        found += [Path(match) for match in matches]
-    if not found:
-        problems.add(what, "names no folder")
-    problems.raise_if_any(
-        f"{what} = {text!r}",
-        "folders, separated by commas; * stands for any name",
-        "correct the list",
-    )
-    return found
-
-
 def _score_folders(run: Run, judge: judges.Judge) -> Iterator[ranking.Scored]:
     clips = inputs.clips(run.config)
-    found = paths(run.config.align.masks, "align.masks")
+    found = folder_lists.paths(run.config.align.masks, "align.masks")
     opened = _open(run, found, clips)
-    names = _short_names(found)
+    names = folder_lists.short_names(found)
     common = [clip for clip in clips if all(clip.name in f.files for f in opened)]
     for name, masks in zip(names, opened, strict=True):
         scored = {
@@ -171,8 +148,8 @@ def _candidate(masks: MaskFolder, clip: Clip, t: int) -> alignment.CandidateMask
 def _score_sweep(run: Run, judge: judges.Judge) -> Iterator[ranking.Scored]:
     """Score every channel of every kept stage-1 checkpoint of every run."""
     clips = inputs.clips(run.config)
-    folders = paths(run.config.align.sweep, "align.sweep")
-    for folder, name in zip(folders, _short_names(folders), strict=True):
+    folders = folder_lists.paths(run.config.align.sweep, "align.sweep")
+    for folder, name in zip(folders, folder_lists.short_names(folders), strict=True):
         config = run.config.copy_and_resolve_references().unlock()
         config.restore = str(folder)
         config = adopt_network(config)
@@ -220,12 +197,3 @@ def _judge_clip(
         judge(clip, t, alignment.candidate_masks(to_frame(soft, clip.size), candidates))
         for t, soft in zip(wanted, softs, strict=True)
     ]
-
-
-def _short_names(folders: list[Path]) -> list[str]:
-    """Shorten paths to what tells them apart."""
-    if len(folders) == 1:
-        return [folders[0].name]
-    resolved = [folder.absolute() for folder in folders]
-    shared = Path(os.path.commonpath(resolved))
-    return [str(folder.relative_to(shared)) for folder in resolved]

@@ -54,6 +54,24 @@ def test_objects_of_a_palette_image_are_merged(tmp_path):
     assert (davis_with(tmp_path, "00000.png", image)[0] == SQUARE).all()
 
 
+@pytest.mark.parametrize("last", [(224, 224, 192), (255, 255, 255)])
+def test_void_is_what_the_palette_does_not_show_white(tmp_path, last):
+    numbers = np.zeros((64, 96), np.uint8)
+    numbers[10:30, 20:50], numbers[40:50, 20:50] = 1, 255
+    image = Image.fromarray(numbers).convert("P")
+    image.putpalette([0] * 765 + list(last))
+    image.putdata(numbers.ravel().tolist())
+    path = tmp_path / "00000.png"
+    image.save(path)
+    truth = annotations.read_truth(annotations.Annotation((path,)))
+    if last == (255, 255, 255):
+        assert truth.void is None
+        assert (truth.foreground == (numbers > 0)).all()
+    else:
+        assert (truth.foreground == SQUARE).all()
+        assert (truth.void == (numbers == 255)).all()
+
+
 def test_an_annotation_without_frame_is_not_scored(tmp_path):
     grey = Image.fromarray(np.where(SQUARE, 255, 0).astype(np.uint8))
     assert davis_with(tmp_path, "00007.png", grey) == {}

@@ -145,3 +145,16 @@ def test_masks_in_memory_score_like_a_stream():
     (found,) = protocol.score({"a": [small, large]}, {"a": {1: small}})
     stream = protocol.score_sequence("a", 2, [FramePair(1, large, small)])
     assert found == stream
+
+
+def test_void_pixels_count_neither_for_nor_against():
+    truth = np.zeros((20, 30), bool)
+    truth[5:15, 5:15] = True
+    void = np.zeros_like(truth)
+    void[5:15, 15:20] = True
+    wide = truth | void
+    for mask in (truth, wide):
+        plain = protocol.score_sequence("a", 3, [FramePair(1, mask, truth)])
+        spared = protocol.score_sequence("a", 3, [FramePair(1, mask, truth, void)])
+        assert spared.jaccard == spared.boundary == (1.0,)
+        assert (plain.jaccard == (1.0,)) == (mask is truth)
