@@ -9,9 +9,6 @@ used.
 import collections
 import dataclasses
 import itertools
-import json
-import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +16,12 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from absl import logging
-from jaxtyping import UInt8
 
-from imas_jax import array_files, crf, semantic
+from imas_jax import crf, semantic, target_files
 from imas_jax.errors import UserError
+from imas_jax.target_files import Provenance, SequenceStatistics
 
 Resolution = Literal["mask", "frame"]
-Provenance = Mapping[str, Any]
 
 # Raise it when the same recipe gives other targets than before.
 _VERSION = 1
@@ -77,25 +73,6 @@ class MaskSequence:
     name: str
     frames: Iterable[np.ndarray]
     masks: Iterable[np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class SequenceStatistics:
-    """What happened to the masks of one sequence.
-
-    Attributes:
-        frames: Number of frames.
-        changed_by_crf: Share of pixels whose label differs from the unary term's.
-        changed_by_constraint: Share of pixels the constraint removed.
-        discarded: Frames whose match was too large, so that the constraint was dropped.
-        empty: Frames with an empty target.
-    """
-
-    frames: int
-    changed_by_crf: float
-    changed_by_constraint: float
-    discarded: int
-    empty: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +140,7 @@ def make_targets(
 
     def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for sequence in sequences:
-            finished = _finished(_file(folder, sequence.name), provenance)
+            finished = target_files.read_finished(folder, sequence.name, provenance)
             if finished is not None:
                 found[sequence.name] = finished
                 reused.append(sequence.name)
@@ -178,8 +155,8 @@ def make_targets(
     for name, group in itertools.groupby(made, key=lambda pair: pair[0].sequence):
         outcomes = [_finish(job, result, recipe) for job, result in group]
         found[name] = _summarize(outcomes)
-        _write(
-            _file(folder, name), [o.target for o in outcomes], found[name], provenance
+        target_files.write(
+            folder, name, [o.target for o in outcomes], found[name], provenance
         )
         logging.info(
             "targets of %s: %d frames, CRF changed %.1f %% of the pixels",
@@ -194,40 +171,6 @@ def make_targets(
             "check data.split and data.sequences",
         )
     return TargetSummary(provenance, found, tuple(reused))
-
-
-def load_targets(
-    folder: Path, name: str, provenance: Provenance | None = None
-) -> UInt8[np.ndarray, "t h w"]:
-    """Read one sequence's targets, 0..255 for [0, 1].
-
-    Args:
-        folder: As given to `make_targets`.
-        name: Sequence.
-        provenance: What they must have been made from, e.g. `TargetSummary.provenance`;
-            None takes what is there.
-
-    Raises:
-        UserError: If they are missing, unreadable, or made from something else.
-    """
-    file = _file(folder, name)
-    try:
-        stored = array_files.read_npz(file)
-        target, told = stored["target"], json.loads(str(stored["provenance"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"no usable targets of {name} at {file} ({error})",
-            "a file written by stage align",
-            "run --config.stage=align again",
-        ) from error
-    if provenance is not None and told != _plain(provenance):
-        different = [key for key in told if told[key] != _plain(provenance).get(key)]
-        raise UserError(
-            f"targets of {name} were made from something else: {', '.join(different)}",
-            "targets of this run's checkpoint, channels and settings",
-            "run --config.stage=align again",
-        )
-    return target
 
 
 def full_provenance(source: Provenance, recipe: TargetRecipe) -> dict[str, Any]:
@@ -245,7 +188,7 @@ def full_provenance(source: Provenance, recipe: TargetRecipe) -> dict[str, Any]:
             "dilation": constraint.dilation,
         },
     }
-    return _plain(told)
+    return target_files.plain(told)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,48 +247,3 @@ def _summarize(outcomes: list[_Outcome]) -> SequenceStatistics:
         sum(outcome.discarded for outcome in outcomes),
         sum(not outcome.target.any() for outcome in outcomes),
     )
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.npz"
-
-
-def _finished(file: Path, provenance: dict[str, Any]) -> SequenceStatistics | None:
-    """Return the statistics of targets made from the same, else None."""
-    if not file.exists():
-        return None
-    try:
-        stored = array_files.read_npz(file)
-        told = json.loads(str(stored["provenance"]))
-        statistics = json.loads(str(stored["statistics"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        logging.warning("%s is not readable (%s): made again", file, error)
-        return None
-    if told != provenance:
-        logging.info("%s was made from something else: made again", file)
-        return None
-    return SequenceStatistics(**statistics)
-
-
-def _write(
-    file: Path,
-    targets: list[np.ndarray],
-    statistics: SequenceStatistics,
-    provenance: dict[str, Any],
-) -> None:
-    """Write aside, then rename: a file that exists is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with aside.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            target=np.stack(targets),
-            provenance=json.dumps(provenance),
-            statistics=json.dumps(dataclasses.asdict(statistics)),
-        )
-    os.replace(aside, file)
-
-
-def _plain(values: Provenance) -> dict[str, Any]:
-    """Bring values to the form they have after a trip through a file."""
-    return json.loads(json.dumps(dict(values)))

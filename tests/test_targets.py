@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imas_jax import crf, targets
+from imas_jax import crf, target_files, targets
 from imas_jax.errors import UserError
 
 QUICK = targets.TargetRecipe(crf.get_preset("authors_target:iterations=5"))
@@ -50,7 +50,7 @@ def test_targets_are_masks_aligned_with_the_frames(tmp_path):
         tmp_path, [sequence("a"), sequence("b", 8)], SOURCE, QUICK, workers=1
     )
     for name, shift in (("a", 0), ("b", 8)):
-        got = targets.load_targets(tmp_path, name, summary.provenance)
+        got = target_files.read(tmp_path, name, summary.provenance)
         assert got.dtype == np.uint8
         np.testing.assert_array_equal(
             got, 255 * truth(frames_and_masks(shift)[0]).astype(np.uint8)
@@ -69,7 +69,7 @@ def test_frame_resolution_averages_back_to_the_mask(tmp_path):
     targets.make_targets(
         tmp_path, [targets.MaskSequence("a", frames, masks)], SOURCE, recipe, workers=1
     )
-    got = targets.load_targets(tmp_path, "a")[0]
+    got = target_files.read(tmp_path, "a")[0]
     want = (frames[0][..., 0] == 210).astype(np.float32) * 255
     want = cv2.resize(want, (32, 24), interpolation=cv2.INTER_AREA)
     np.testing.assert_allclose(got, want, atol=1)
@@ -82,8 +82,8 @@ def test_the_pool_makes_the_same_targets(tmp_path):
     targets.make_targets(tmp_path / "two", sequences, SOURCE, QUICK, workers=2)
     for name in "ab":
         np.testing.assert_array_equal(
-            targets.load_targets(tmp_path / "one", name),
-            targets.load_targets(tmp_path / "two", name),
+            target_files.read(tmp_path / "one", name),
+            target_files.read(tmp_path / "two", name),
         )
 
 
@@ -116,22 +116,22 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
 def test_targets_made_from_anything_else_are_never_used(tmp_path, source, recipe):
     targets.make_targets(tmp_path, [sequence("a")], SOURCE, QUICK, workers=1)
     with pytest.raises(UserError, match="made from something else"):
-        targets.load_targets(tmp_path, "a", targets.full_provenance(source, recipe))
+        target_files.read(tmp_path, "a", targets.full_provenance(source, recipe))
     summary = targets.make_targets(tmp_path, [sequence("a")], source, recipe, workers=1)
     assert summary.reused == ()
-    targets.load_targets(tmp_path, "a", summary.provenance)
+    target_files.read(tmp_path, "a", summary.provenance)
 
 
 def test_a_truncated_file_is_made_again(tmp_path):
     summary = targets.make_targets(tmp_path, [sequence("a")], SOURCE, QUICK, workers=1)
-    before = targets.load_targets(tmp_path, "a")
+    before = target_files.read(tmp_path, "a")
     file = tmp_path / "a.npz"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="no usable targets"):
-        targets.load_targets(tmp_path, "a", summary.provenance)
+        target_files.read(tmp_path, "a", summary.provenance)
     again = targets.make_targets(tmp_path, [sequence("a")], SOURCE, QUICK, workers=1)
     assert again.reused == ()
-    np.testing.assert_array_equal(targets.load_targets(tmp_path, "a"), before)
+    np.testing.assert_array_equal(target_files.read(tmp_path, "a"), before)
 
 
 def test_the_constraint_removes_what_looks_different(tmp_path):
@@ -152,8 +152,8 @@ def test_the_constraint_removes_what_looks_different(tmp_path):
     a = targets.MaskSequence("a", frames, masks)
     plain = targets.make_targets(tmp_path / "plain", [a], SOURCE, QUICK, workers=1)
     less = targets.make_targets(tmp_path / "less", [a], SOURCE, with_it, workers=1)
-    full = targets.load_targets(tmp_path / "plain", "a")
-    part = targets.load_targets(tmp_path / "less", "a")
+    full = target_files.read(tmp_path / "plain", "a")
+    part = target_files.read(tmp_path / "less", "a")
     assert (part <= full).all()
     assert not part[:, 15].any()
     assert full[:, 15].any()
@@ -178,11 +178,11 @@ def test_empty_masks_give_empty_targets_and_are_counted(tmp_path):
     empty = targets.MaskSequence("a", frames, [mask * 0 for mask in masks])
     summary = targets.make_targets(tmp_path, [empty], SOURCE, QUICK, workers=1)
     assert summary.total().empty == 3
-    assert not targets.load_targets(tmp_path, "a").any()
+    assert not target_files.read(tmp_path, "a").any()
 
 
 def test_no_sequences_and_missing_targets_are_refused(tmp_path):
     with pytest.raises(UserError, match="no sequence"):
         targets.make_targets(tmp_path, [], SOURCE, QUICK, workers=1)
     with pytest.raises(UserError, match="stage=align"):
-        targets.load_targets(tmp_path, "a")
+        target_files.read(tmp_path, "a")

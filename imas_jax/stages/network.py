@@ -9,15 +9,15 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
+from imas_jax import target_files
 from imas_jax.conventions import Tree
-from imas_jax.data import augment, pipeline
+from imas_jax.data import crops, pipeline
 from imas_jax.data import training_set as training_sets
 from imas_jax.errors import UserError
 from imas_jax.models import pretrained
 from imas_jax.models.imas import IMAS, make_model, mask_size
 from imas_jax.stages import inputs
 from imas_jax.stages.run import Run
-from imas_jax.targets import load_targets
 from imas_jax.training import loop, parallel, steps
 from imas_jax.training import state as states
 from imas_jax.training.checkpoints import Checkpoints
@@ -144,9 +144,9 @@ def with_fitting_crop(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:
         UserError: If the crop does not fit and `augment.fit_crop` is off.
     """
     if not config.augment.fit_crop:
-        augment.check_crop(size, config.augment)
+        crops.check_crop(size, config.augment)
         return config
-    crop = augment.fit_crop(size, config.augment)
+    crop = crops.fit_crop(size, config.augment)
     if crop == tuple(config.augment.crop):
         return config
     logging.info("training crop %s: %s does not fit", crop, config.augment.crop)
@@ -160,4 +160,4 @@ def _read_targets(
 ) -> list[np.ndarray] | None:
     if folder is None:
         return None
-    return [load_targets(folder, clip.name) for clip in training_set.clips]
+    return [target_files.read(folder, clip.name) for clip in training_set.clips]

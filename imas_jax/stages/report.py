@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-from imas_jax import curves, movie, predict, report, visualize
+from imas_jax import curves, movie, predict, report, target_files, visualize
 from imas_jax.data import annotations, images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
@@ -22,7 +22,6 @@ from imas_jax.stages import evaluate, flow, inputs, masks, motion_masks
 from imas_jax.stages.predict import MASKS, SOFT
 from imas_jax.stages.refine import TARGETS
 from imas_jax.stages.run import Output, Run, flatten, versions
-from imas_jax.targets import load_targets
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
 SHEET = 5  # frames of a clip's contact sheet
@@ -160,7 +159,7 @@ def _trained_on(run: Run, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
         found["flow"] = visualize.flow_to_color(flow)
     folder = run.folder("refine") / TARGETS
     if (folder / f"{clip.name}.npz").is_file() and run.restored is None:
-        target = load_targets(folder, clip.name)[at]
+        target = target_files.read(folder, clip.name)[at]
         whole = cv2.resize(target, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
         found["stage-2 target"] = visualize.grey(whole / np.float32(255))
     return found

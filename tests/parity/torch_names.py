@@ -7,7 +7,7 @@ import numpy as np
 from flax import traverse_util
 
 from configs import davis
-from imas_jax.models import imas, pretrained
+from imas_jax.models import imas, pretrained, weight_names
 
 
 def network_config(**model):
@@ -23,7 +23,7 @@ def variables_of(authors, config, dtype=np.float32):
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    names = pretrained.authors_names(shapes, "", averaged=False)
+    names = weight_names.authors_names(shapes, "", averaged=False)
     leaves = traverse_util.flatten_dict(shapes)
     tensors = {
         name: authors.recipe.param(
@@ -38,7 +38,7 @@ def variables_of(authors, config, dtype=np.float32):
 
 def by_name(variables, averaged=False):
     """Return the authors' name -> our leaf, in torch's layout."""
-    names = pretrained.authors_names(variables, "", averaged)
+    names = weight_names.authors_names(variables, "", averaged)
     leaves = traverse_util.flatten_dict(variables)
     return {name: to_torch(leaves[path]) for path, name in names.items()}
 

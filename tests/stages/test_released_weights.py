@@ -6,7 +6,7 @@ import pytest
 from flax import traverse_util
 from tiny import tiny_config, write_clip
 
-from imas_jax.models import imas, pretrained
+from imas_jax.models import imas, pretrained, weight_names
 from imas_jax.stages import network, protocol
 from imas_jax.stages.run import Run
 
@@ -28,7 +28,7 @@ def authors_tensors(shapes):
     return {
         key: rng.uniform(0.5, 1, pretrained.torch_shape(leaves[name].shape))
         for averaged in (False, True)
-        for name, key in pretrained.authors_names(shapes, "model.", averaged).items()
+        for name, key in weight_names.authors_names(shapes, "model.", averaged).items()
     }
 
 
@@ -46,7 +46,9 @@ def test_without_steps_a_released_checkpoint_is_the_result_as_it_is(tmp_path):
     run.make("discover")
     state = network.final_state(run.config, run.folder("discover"), "discover")
     leaves = traverse_util.flatten_dict(state.variables)
-    for name, key in pretrained.authors_names(shapes, "model.", averaged=True).items():
+    for name, key in weight_names.authors_names(
+        shapes, "model.", averaged=True
+    ).items():
         np.testing.assert_allclose(
             leaves[name], pretrained.to_ours(tensors[key]), rtol=1e-6
         )
