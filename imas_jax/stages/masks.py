@@ -4,6 +4,7 @@ A clip's file is float16 `(t, hm, wm, c)` and is complete when it has its name. 
 side maps it: mapped pages count as memory of the process.
 """
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,14 @@ class SoftMasks:
         start = self._start + index * count * self._dtype.itemsize
         values = np.fromfile(self._file, self._dtype, count, offset=start)
         return values.reshape(self.shape[1:])
+
+    def rest(self, first: int) -> "SoftMasks":
+        """Return the masks from frame `first` on."""
+        part = copy.copy(self)
+        row = int(np.prod(self.shape[1:])) * self._dtype.itemsize
+        part._start = self._start + first * row
+        part.shape = (len(self) - first, *self.shape[1:])
+        return part
 
     def __iter__(self) -> Iterator[Float16[np.ndarray, "hm wm c"]]:
         return (self[index] for index in range(len(self)))

@@ -4,6 +4,8 @@ Two passes over a clip's frames, each in order and one frame at a time: the netw
 then the one that writes pictures. Memory does not grow with a clip's length.
 """
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,13 +113,25 @@ def binary(
 def _write_pngs(
     run: Run, folder: Path, clip: Clip, channels: tuple[int, ...]
 ) -> Iterator[None]:
-    soft = masks.read(folder / SOFT, clip)
-    found = object_masks(run, clip, soft, channels, run.config.predict.crf)
-    for frame, mask in zip(clip.frames, found, strict=True):
-        file = folder / MASKS / clip.name / f"{frame.name}.png"
-        visualize.write_mask(file, mask, clip.native_size)
-        if run.config.predict.soft_masks:
-            file = folder / SOFT_PICTURES / clip.name / f"{frame.name}.png"
-            whole = to_frame(soft[frame.index].astype(np.float32), clip.native_size)
-            visualize.write_soft(file, alignment.object_probability(whole, channels))
+    """Write a clip's pictures; a killed run goes on with the first that is missing."""
+    soft, config = masks.read(folder / SOFT, clip), run.config.predict
+    names = [f"{clip.name}/{frame.name}.png" for frame in clip.frames]
+    missing = (
+        t for t, name in enumerate(names) if not (folder / MASKS / name).exists()
+    )
+    first = next(missing, len(names))
+    if config.whole_clip != whole_clip.OFF and first < len(names):
+        first = 0  # masks that agree over the whole clip are found together
+    yield from itertools.repeat(None, first)
+    if first == len(names):
+        return
+    clip = dataclasses.replace(clip, frames=clip.frames[first:])
+    soft = soft.rest(first)
+    found = object_masks(run, clip, soft, channels, config.crf)
+    for t, (name, mask) in enumerate(zip(names[first:], found, strict=True)):
+        if config.soft_masks:
+            whole = to_frame(soft[t].astype(np.float32), clip.native_size)
+            probability = alignment.object_probability(whole, channels)
+            visualize.write_soft(folder / SOFT_PICTURES / name, probability)
+        visualize.write_mask(folder / MASKS / name, mask, clip.native_size)
         yield

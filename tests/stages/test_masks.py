@@ -113,3 +113,28 @@ def test_soft_pictures_are_written_on_request(tmp_path):
     assert (grey.shape, grey.dtype) == (SIZE, np.uint8)
     assert grey[:, 0].max() == 0
     assert abs(int(grey[0, -1]) - round(0.9 * 255)) <= 1
+
+
+@pytest.mark.parametrize("crf", ["", "weak_unary"])
+def test_pictures_that_are_there_are_not_made_again(tmp_path, crf):
+    clip, run = long_video(tmp_path / "clip.avi", 6), run_of(tmp_path)
+    config = run.config.copy_and_resolve_references().unlock()
+    config.predict.crf, config.target.workers = crf, 1
+    run = Run(config.lock(), ())
+    masks.write_all(tmp_path / "soft", (clip,), Half())
+
+    def write() -> dict[str, bytes]:
+        assert len(list(predict._write_pngs(run, tmp_path, clip, (1,)))) == 6
+        folder = tmp_path / "masks/clip"
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+    def written_at(t: int) -> int:
+        return (tmp_path / f"masks/clip/{t:05d}.png").stat().st_mtime_ns
+
+    whole, before = write(), {t: written_at(t) for t in (1, 4)}
+    for t in (3, 4, 5):  # as a run killed after its third frame leaves them
+        (tmp_path / f"masks/clip/{t:05d}.png").unlink()
+    assert write() == whole
+    assert written_at(1) == before[1]
+    assert written_at(4) > before[4]
+    assert write() == whole
