@@ -6,11 +6,11 @@ A file is an uncompressed `.npz` (`np.load` reads it anywhere) of
 - `homography` (3, 3), the camera motion (`motion.fit_background`);
 - `meta`, JSON: `FlowMeta` and the quality signals.
 
-Measured with DIS on DAVIS at 854x480 (`benchmarks/flow_storage.py`), storage adds a mean
-error of 0.032 px (median 0.004, 95th percentile 0.15, all at motion borders; float16
-alone 0.002) and takes 0.82 MB a pair both ways: 2.8 GB for DAVIS16's 3,455 pairs. Deflate
-gained 22 %, fixed point with row differences 65 % at ten times the reading time: neither
-was worth it.
+Measured with DIS on DAVIS at 854x480 (`benchmarks/flow_storage.py`), storage adds a
+mean error of 0.032 px (median 0.004, 95th percentile 0.15, all at motion borders;
+float16 alone 0.002) and takes 0.82 MB a pair both ways: 2.8 GB for DAVIS16's 3,455
+pairs. Deflate gained 22 %, fixed point with row differences 65 % at ten times the
+reading time: neither was worth it.
 
 Zip's checksums tell a damaged file; files are written aside and renamed, so a killed
 run leaves no half file. A folder is named by a digest of the settings, and each file

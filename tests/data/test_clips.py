@@ -47,6 +47,15 @@ def test_unpadded_numbers_keep_their_order(tmp_path):
     assert [f.name for f in clip.frames] == ["shot 8", "shot 9", "shot 10", "shot 11"]
 
 
+def test_a_clip_may_mix_types_of_image(tmp_path):
+    paths = clip_writer.write_clip(tmp_path, 4)
+    clip_writer.save(paths[1].with_suffix(".jpg"), clip_writer.moving_frames(4)[1])
+    paths[1].unlink()
+    (clip,) = find(tmp_path, "folder")
+    assert [f.path.suffix for f in clip.frames] == [".png", ".jpg", ".png", ".png"]
+    assert np.abs(clip.read(1) - clip_writer.moving_frames(4)[1].astype(int)).mean() < 9
+
+
 def test_constant_steps_in_the_numbers_are_no_gap(tmp_path):
     for t in (0, 5, 10):
         clip_writer.save(tmp_path / f"{t:05d}.png", clip_writer.texture((32, 32), t))
