@@ -43,6 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.predict = predict()
     config.evaluate = evaluate()
     config.report = report()
+    config.watch = watch()
     config.ablate = ablate()
     if variant == "runlocal":
         shrink(config)
@@ -251,14 +252,6 @@ def evaluate() -> ConfigDict:
             "threshold": 0.5,  # above it a soft mask is object
             "partial": False,  # score what is there where masks are missing
             "baseline": True,  # compute flow for the motion baseline, the first row
-            # Score folders of masks of any method in place of the run's own: comma-
-            # separated, * is a wildcard, the others are compared with the first.
-            "masks": "",
-            "encoding": "auto",  # of their pixels: auto | labels | binary | soft
-            "label": 0,  # the object's number in label images; 0 unites all objects
-            "threshold": 0.5,  # above it a soft mask is object
-            "partial": False,  # score what is there where masks are missing
-            "baseline": True,  # compute flow for the motion baseline, the first row
         }
     )
 
@@ -266,6 +259,21 @@ def evaluate() -> ConfigDict:
 def report() -> ConfigDict:
     """What is shown."""
     return ConfigDict({"frames_per_sequence": 8, "sequences": 12})
+
+
+def watch() -> ConfigDict:
+    """What is seen while training; none of it changes what is learned."""
+    return ConfigDict(
+        {
+            "tensorboard": True,  # event files in <stage>/events
+            "wandb": "",  # a project at Weights & Biases (pip install imas_jax[wandb])
+            "images_every": 1000,  # steps between pictures of some frames; 0 never
+            # Steps between validation passes over annotated frames, if there are any;
+            # 0 never: annotations are not read while training. J is logged as
+            # "watched, never used".
+            "jaccard_every": 0,
+        }
+    )
 
 
 def ablate() -> ConfigDict:
@@ -322,6 +330,7 @@ def small_network(config: ConfigDict) -> None:
             "weight_decay": 1e-6,
         }
     )
+    config.watch.images_every = 100
     # Measured against the other presets: benchmarks/results/video.md.
     config.target.crf = config.predict.crf = "weak_unary"
     config.target.resolution = "frame"

@@ -33,6 +33,54 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
             logging.info("%s", progress_line(what, unit, done, total, now - start))
 
 
+class StepLine:
+    """Training on a terminal is one live line, in a log plain lines.
+
+    Args:
+        what: Name of the stage.
+        total: Steps in all.
+        first: Steps done before: rate and time left are of what is done now.
+    """
+
+    def __init__(self, what: str, total: int, first: int):
+        self._what, self._total, self._first = what, total, first
+        self._start = time.monotonic()
+        self._bar: tqdm | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                desc=what, total=total, initial=first, unit="it", dynamic_ncols=True
+            )
+
+    def show(self, step: int, said: str, aside: str) -> None:
+        """Say how far training is.
+
+        Args:
+            step: Steps done.
+            said: What they gave, e.g. "loss 0.41".
+            aside: What is of less interest; a terminal's line leaves it out.
+        """
+        if self._bar is not None:
+            self._bar.set_postfix_str(said, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        rate = (step - self._first) / max(time.monotonic() - self._start, 1e-9)
+        left = duration((self._total - step) / max(rate, 1e-9))
+        logging.info(
+            "%s step %d  %s  %.2f it/s  %s  eta %s",
+            self._what,
+            step,
+            said,
+            rate,
+            aside,
+            left,
+        )
+
+    def close(self) -> None:
+        """Leave the terminal's line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
 def progress_line(what: str, unit: str, done: int, total: int, seconds: float) -> str:
     """Format one plain line, e.g. `flow 120/600 pair  8.0 pair/s  eta 1 min 00 s`."""
     rate = done / max(seconds, 1e-9)

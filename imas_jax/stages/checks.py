@@ -4,6 +4,7 @@ Flow of a data set takes hours; a misspelt choice or the wrong checkpoint must n
 until training to be found. Data are checked by the stages that read them.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import get_args
 
@@ -34,7 +35,7 @@ def check(config: ConfigDict, goal: str) -> None:
     if goal in BEFORE_NETWORK:
         return
     found = []
-    for one in (choices, network, batches, frozen_features, presets):
+    for one in (choices, network, batches, frozen_features, presets, watchers):
         try:
             one(config)
         except UserError as error:
@@ -110,6 +111,16 @@ def presets(config: ConfigDict) -> None:
         whole_clip.get_settings(part.whole_clip)
         if part.crf:
             crf.get_preset(part.crf)
+
+
+def watchers(config: ConfigDict) -> None:
+    """See whether what is asked to watch training is installed."""
+    if config.watch.wandb and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"watch.wandb = {config.watch.wandb!r}, but wandb is not installed",
+            "the optional extra",
+            "pip install 'imas_jax[wandb]', or leave watch.wandb empty",
+        )
 
 
 def _done(config: ConfigDict, stage: str) -> bool:

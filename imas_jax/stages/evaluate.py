@@ -20,12 +20,14 @@ from ml_collections import ConfigDict
 from imas_jax.data import annotations, layouts
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import protocol, tables
+from imas_jax.predict import Predictor, to_frame
 from imas_jax.progress import progress
 from imas_jax.stages import align, inputs, masks, motion_masks, predict
 from imas_jax.stages.run import Output, Run, digest
 
 BASELINE = "motion baseline"
 Mask: TypeAlias = Bool[np.ndarray, "h w"]
+Watched: TypeAlias = Callable[[Predictor], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,53 @@ def work(run: Run) -> Output:
         "entries": [dataclasses.asdict(entry) for entry in entries],
     }
     return Output(digest(values), values)
+
+
+def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
+    """Make a validation pass for people who watch a training run.
+
+    Nothing that trains may call it: `stages/watch.py` logs what it says, and training
+    is told nothing (`watch.jaccard_every`).
+
+    Args:
+        run: The run; the middle annotated frame of each clip of `evaluate.split` is
+            scored.
+        channels: The object's channels; () before they are chosen, when only the best
+            channel's J can be told, and is called oracle.
+
+    Returns:
+        What scores a network as it is, or None without annotations.
+    """
+    scored = annotated_clips(run.config)
+    if not scored:
+        logging.info("watch.jaccard_every: no annotations, so no J is logged")
+        return None
+
+    def tell(predictor: Predictor) -> dict[str, float]:
+        rows = []
+        for one in scored:
+            t = sorted(one.truth)[len(one.truth) // 2]
+            truth = annotations.read_truth(one.truth[t])
+            (soft,) = predictor([one.clip.read(t)])
+            whole = to_frame(soft, one.clip.size)
+            some = [channels] if channels else [(c,) for c in range(soft.shape[-1])]
+            size = truth.foreground.shape
+            found = [at_size(predict.binary(run, whole, s), size) for s in some]
+            rows.append(
+                [
+                    protocol.score_sequence(
+                        one.clip.name,
+                        len(one.clip.frames),
+                        [protocol.FramePair(t, mask, truth.foreground, truth.void)],
+                        boundary=False,
+                    ).jaccard[0]
+                    for mask in found
+                ]
+            )
+        means = np.mean(rows, axis=0)
+        return {"J" if channels else "J_oracle_channel": float(means.max())}
+
+    return tell
 
 
 def empty_rule(config: ConfigDict) -> protocol.Empty:

@@ -1,5 +1,6 @@
 """What training and prediction share: the network, its start, its checkpoints."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -21,6 +22,20 @@ from imas_jax.stages.run import Run
 from imas_jax.training import loop, parallel, steps
 from imas_jax.training import state as states
 from imas_jax.training.checkpoints import Checkpoints
+from imas_jax.training.watching import Watcher
+
+
+@dataclasses.dataclass(frozen=True)
+class Appearance:
+    """What stage 2 learns from besides motion.
+
+    Attributes:
+        channels: The object's channels.
+        targets: Folder of its targets.
+    """
+
+    channels: tuple[int, ...]
+    targets: Path
 
 
 def build_model(config: ConfigDict, axis_name: str | None = None) -> IMAS:
@@ -43,15 +58,19 @@ def initial_variables(model: IMAS, config: ConfigDict) -> Tree:
 
 def stage_optimizer(config: ConfigDict, stage: str) -> optax.GradientTransformation:
     """Build the optimiser of a training stage."""
+    return states.make_optimizer(stage_rate(config, stage), config[stage].weight_decay)
+
+
+def stage_rate(config: ConfigDict, stage: str) -> optax.Schedule:
+    """Build the learning rate of a training stage by update."""
     rate = config[stage]
-    schedule = states.polynomial_schedule(
+    return states.polynomial_schedule(
         rate.learning_rate,
         rate.min_learning_rate,
         rate.power,
         rate.steps,
         rate.steps_per_decay,
     )
-    return states.make_optimizer(schedule, rate.weight_decay)
 
 
 def template(config: ConfigDict, stage: str) -> states.TrainState:
@@ -92,8 +111,8 @@ def fit(
     run: Run,
     stage: str,
     variables: Tree,
-    channels: tuple[int, ...] = (),
-    targets: Path | None = None,
+    watcher: Watcher,
+    appearance: Appearance | None = None,
 ) -> states.TrainState:
     """Train one stage to its end, from its newest checkpoint if it has one.
 
@@ -101,8 +120,8 @@ def fit(
         run: The run.
         stage: "discover" or "refine".
         variables: Where training starts without a checkpoint.
-        channels: The object's channels, for "refine".
-        targets: Folder of stage-2 targets, for "refine".
+        watcher: Looks on.
+        appearance: What "refine" learns from besides motion.
     """
     training_set = training_sets.find(
         run.config, inputs.training_clips(run.config), inputs.flow(run)
@@ -113,7 +132,9 @@ def fit(
     model = build_model(config, parallel.AXIS)
     optimizer = stage_optimizer(config, stage)
     step = steps.make_step(
-        steps.make_loss(model, config, stage, channels),
+        steps.make_loss(
+            model, config, stage, appearance.channels if appearance else ()
+        ),
         optimizer,
         config,
         rate.ema,
@@ -124,7 +145,7 @@ def fit(
         training_set,
         "discover" if stage == "discover" else "refine",
         run.workdir / "prepare",
-        _read_targets(training_set, targets),
+        _read_targets(training_set, appearance.targets if appearance else None),
         parallel.process(),
     )
     return loop.train(
@@ -133,7 +154,10 @@ def fit(
         states.create_state(variables, optimizer, config.seed, rate.ema),
         source.batches,
         run.workdir / stage,
-        loop.Schedule(rate.steps, rate.checkpoint_every, rate.log_every),
+        loop.Schedule(
+            rate.steps, rate.checkpoint_every, rate.log_every, stage_rate(config, stage)
+        ),
+        watcher,
     )
 
 

@@ -15,6 +15,7 @@ from imas_jax.stages import (
     report,
     score,
     tune,
+    watch,
 )
 from imas_jax.stages.run import Output, Run, Stage, digest
 from imas_jax.training import parallel
@@ -49,6 +50,14 @@ def _prepare(run: Run) -> Output:
     return Output(digest(values), values)
 
 
+def _discover(run: Run) -> Output:
+    return discover.work(run, watch.watcher(run, "discover"))
+
+
+def _refine(run: Run) -> Output:
+    return refine.work(run, watch.watcher(run, "refine"))
+
+
 _TRAINING = ("augment", "model", "loss", "discover", "precision", "seed")
 # How masks leave the network; what is done with them afterwards decides later stages.
 _SOFT_MASKS = ("predict.short_side", "predict.flip")
@@ -56,9 +65,9 @@ _SOFT_MASKS = ("predict.short_side", "predict.flip")
 STAGES = (
     Stage("flow", (), ("data", "flow"), _flow, shared=True, intact=_flow_intact),
     Stage("prepare", ("flow",), (), _prepare, shared=True),
-    Stage("discover", ("prepare",), _TRAINING, discover.work, shared=True),
+    Stage("discover", ("prepare",), _TRAINING, _discover, shared=True),
     Stage("align", ("discover", "flow"), ("align", *_SOFT_MASKS), align.work),
-    Stage("refine", ("align",), ("target", "refine"), refine.work, shared=True),
+    Stage("refine", ("align",), ("target", "refine"), _refine, shared=True),
     Stage("predict", ("refine", "align"), ("predict",), predict.work),
     Stage(
         "evaluate",

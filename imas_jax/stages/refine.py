@@ -14,11 +14,12 @@ from imas_jax.stages import clip_masks, features, inputs, masks, network
 from imas_jax.stages.align import SOFT
 from imas_jax.stages.run import Output, Run
 from imas_jax.training import checkpoints, parallel
+from imas_jax.training.watching import NOBODY, Watcher
 
 TARGETS = "targets"
 
 
-def work(run: Run) -> Output:
+def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     """Make targets, then train; continue where a killed run stopped."""
     channels = tuple(run.values("align")["channels"])
     state = network.final_state(run.config, run.folder("discover"), "discover")
@@ -42,7 +43,8 @@ def work(run: Run) -> Output:
     )
     if parallel.process()[0] == 0:
         parallel.wait_for_all()
-    state = network.fit(run, "refine", state.best_variables, channels, folder)
+    wanted = network.Appearance(channels, folder)
+    state = network.fit(run, "refine", state.best_variables, watcher, wanted)
     log = inputs.training_log(run.workdir / "refine")
     return Output(
         identity=checkpoints.digest(checkpoints.as_tree(state)),

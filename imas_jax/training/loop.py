@@ -4,48 +4,29 @@ A run killed at any moment and started again ends with the same bits: batches an
 are functions of the step, and the loop starts from the newest sound checkpoint.
 """
 
-import json
-import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 
 from imas_jax.conventions import Batch
 from imas_jax.errors import UserError
-from imas_jax.progress import duration
 from imas_jax.training import parallel
 from imas_jax.training.checkpoints import Checkpoints
+from imas_jax.training.metrics_log import DataClock, MetricsLog, Schedule
 from imas_jax.training.state import TrainState
+from imas_jax.training.watching import NOBODY, Watcher
 
 # Steps the host may be ahead of the devices: enough to keep them busy, and few, so that
 # a wait for data is one of theirs too.
 IN_FLIGHT = 2
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train and how often to write.
-
-    Attributes:
-        steps: Updates in total.
-        checkpoint_every: Updates between checkpoints.
-        log_every: Updates between log lines.
-    """
-
-    steps: int
-    checkpoint_every: int
-    log_every: int
 
 
 def train(
@@ -55,6 +36,7 @@ def train(
     batches: Callable[[int], Iterator[Batch]],
     folder: Path,
     schedule: Schedule,
+    watcher: Watcher = NOBODY,
 ) -> TrainState:
     """Train to `schedule.steps`, continuing from the newest checkpoint in `folder`.
 
@@ -65,6 +47,7 @@ def train(
         batches: `batches(first_step)` yields this process's batch of every step.
         folder: Holds `checkpoints/`, `metrics.jsonl` and `timing.json`.
         schedule: Length and rhythm.
+        watcher: Is told what happens, in the first process; never asked anything.
 
     Returns:
         The final state on the host.
@@ -78,11 +61,15 @@ def train(
         if restored is not None:
             state = restored
             logging.info("%s: continuing from step %d", name, int(state.step))
-        log = MetricsLog(folder / "metrics.jsonl", int(state.step), name, schedule)
+        path, first = folder / "metrics.jsonl", int(state.step)
+        log = MetricsLog(path, first, name, schedule, watcher)
+        watcher.start(first)
         with StopRequest() as stop:
             state = _steps(step, state, batches, checkpoints, schedule, log, stop)
+        log.close()
     finally:
         checkpoints.close()
+        watcher.close()
     if int(state.step) < schedule.steps:
         raise UserError(
             f"{name} was interrupted at step {int(state.step)} of {schedule.steps}",
@@ -98,7 +85,7 @@ def _steps(
     batches: Callable[[int], Iterator[Batch]],
     checkpoints: Checkpoints,
     schedule: Schedule,
-    log: "MetricsLog",
+    log: MetricsLog,
     stop: "StopRequest",
 ) -> TrainState:
     """Run the remaining steps; save at the end, at the rhythm, and when asked to."""
@@ -123,109 +110,10 @@ def _steps(
             pending = []
         if save:
             checkpoints.save(parallel.unreplicate(carried))
+        log.look(done, carried)
         if last:
             break
     return parallel.unreplicate(carried)
-
-
-class DataClock:
-    """How much of its time the loop waits for data.
-
-    The first step, which compiles, does not count.
-    """
-
-    def __init__(self) -> None:
-        self._drawn, self._waited, self._start = 0, 0.0, 0.0
-
-    def draw(self, source: Iterator[Batch]) -> Batch:
-        """Return the next batch, and note how long it took to come."""
-        asked = time.monotonic()
-        batch = next(source)
-        self._drawn += 1
-        if self._drawn == 2:
-            self._start = asked
-        if self._drawn >= 2:
-            self._waited += time.monotonic() - asked
-        return batch
-
-    def to_json(self) -> dict[str, float]:
-        """Return steps, seconds they took, and the share spent waiting for data."""
-        if self._drawn < 2:
-            return {"steps": 0, "seconds": 0.0, "waiting": 0.0}
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        return {
-            "steps": self._drawn - 1,
-            "seconds": round(seconds, 3),
-            "waiting": round(self._waited / seconds, 5),
-        }
-
-
-class MetricsLog:
-    """JSON lines, one a step, and a plain line now and then.
-
-    Lines past the step a run continues from are dropped, so the file has each step
-    once however often the run was killed.
-    """
-
-    def __init__(self, path: Path, first_step: int, name: str, schedule: Schedule):
-        self._path, self._name, self._schedule = path, name, schedule
-        self._start, self._first = time.monotonic(), first_step
-        self._writes = parallel.process()[0] == 0
-        if not self._writes:
-            return
-        kept = []
-        if path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    break  # the last line of a killed run may be half written
-                if record["step"] <= first_step:
-                    kept.append(line)
-        aside = path.with_suffix(".aside")
-        aside.write_text("".join(line + "\n" for line in kept))
-        os.replace(aside, path)
-
-    def write(self, pending: list[tuple[int, Any]], clock: DataClock) -> None:
-        """Fetch and append the metrics of some steps; say how long data took.
-
-        Raises:
-            UserError: If a loss is not finite; nothing is saved after it.
-        """
-        if not pending:
-            return
-        lines, values = [], {}
-        for step, metrics in pending:
-            values = {k: float(np.asarray(v)[0]) for k, v in metrics.items()}
-            if not np.isfinite(values["loss"]):
-                raise UserError(
-                    f"{self._name}: the loss is {values['loss']} at step {step}",
-                    "a finite loss",
-                    "lower learning_rate, or look at this dataset's flow; the last good"
-                    f"one is kept in {self._path.parent / 'checkpoints'}",
-                )
-            lines.append(json.dumps({"step": step, **values}) + "\n")
-        if not self._writes:
-            return
-        with self._path.open("a") as file:
-            file.writelines(lines)
-        timing = clock.to_json()
-        aside = self._path.with_name("timing.aside")
-        aside.write_text(json.dumps(timing) + "\n")
-        os.replace(aside, aside.with_suffix(".json"))
-        step = pending[-1][0]
-        rate = (step - self._first) / max(time.monotonic() - self._start, 1e-9)
-        left = duration((self._schedule.steps - step) / rate)
-        logging.info(
-            "%s step %d  loss %.4f  motion %.3f px  %.2f it/s  data %.1f %%  eta %s",
-            self._name,
-            step,
-            values["loss"],
-            values["motion"],
-            rate,
-            100 * timing["waiting"],
-            left,
-        )
 
 
 class StopRequest:

@@ -1,14 +1,22 @@
-"""The loop's own clock: who waits for whom."""
+"""The loop's own clock, its answer to an interrupt, and what watchers are told."""
 
+import io
 import json
+import os
+import signal
+import sys
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from imas_jax.conventions import Batch
-from imas_jax.training import loop
+from imas_jax.errors import UserError
+from imas_jax.training import loop, watching
+from imas_jax.training.state import create_state
 
 
 def batches(seconds):
@@ -48,3 +56,96 @@ def test_a_log_line_and_a_file_say_how_long_data_took(tmp_path, caplog):
     told = json.loads((tmp_path / "timing.json").read_text())
     assert told["steps"] == 2
     assert f"data {100 * told['waiting']:.1f} %" in caplog.text
+
+
+class Notes:
+    """A watcher that writes down what it is told."""
+
+    def __init__(self, wanted=()):
+        self.told, self._wanted = [], wanted
+
+    def start(self, step):
+        self.told.append(("start", step))
+
+    def scalars(self, step, values):
+        self.told.append((step, sorted(values)))
+
+    def wants(self, step):
+        return step in self._wanted
+
+    def state(self, step, state):
+        self.told.append(("state", step, int(state.step)))
+
+    def close(self):
+        self.told.append("close")
+
+
+def counted(steps_until_signal=None):
+    """Yield batches; interrupt the process, as ctrl-C does, while one is drawn."""
+
+    def source(first):
+        for step in range(first, 100):
+            if step + 1 == steps_until_signal:
+                os.kill(os.getpid(), signal.SIGINT)
+            values = np.full((8, 1), step, np.float32)
+            yield Batch(values, values, values, None, values)
+
+    return source
+
+
+def train(folder, source, watcher=watching.NOBODY):
+    """Train a network of one number, which is moved by the batches."""
+    variables = {"params": {"w": np.ones(1, np.float32)}, "batch_stats": {}}
+    optimizer = optax.sgd(0.1)
+
+    def step(state, batch):
+        metrics = {"loss": batch.frames.mean(), "motion": batch.frames.mean()}
+        moved = jax.tree.map(lambda w: w * 0.5 + batch.frames[0], state.params)
+        return state.replace(step=state.step + 1, params=moved), metrics
+
+    schedule = loop.Schedule(6, 5, 2, lambda step: 0.1 - 0.01 * step)
+    state = create_state(variables, optimizer, 0, 0.0)
+    return loop.train("discover", step, state, source, folder, schedule, watcher)
+
+
+def test_an_interrupt_finishes_the_step_and_the_same_command_continues(tmp_path):
+    whole = train(tmp_path / "whole", counted())
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(UserError, match="step 3 of 6") as error:
+        train(tmp_path / "part", counted(steps_until_signal=3))
+    assert "run the same command again" in str(error.value)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert (tmp_path / "part/checkpoints/3").is_dir()
+    continued = train(tmp_path / "part", counted())
+    assert continued.params["w"] == whole.params["w"]
+    lines = (tmp_path / "part/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "whole/metrics.jsonl").read_text().splitlines() == lines
+
+
+def test_a_watcher_is_told_what_happens(tmp_path):
+    notes = Notes(wanted=(3,))
+    train(tmp_path, counted(), notes)
+    names = ["learning_rate", "loss", "motion"]
+    assert notes.told == [
+        ("start", 0),
+        (2, names),
+        ("state", 3, 3),
+        (4, names),
+        (5, names),
+        (6, names),
+        "close",
+    ]
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["learning_rate"] == pytest.approx(0.1)
+
+
+def test_a_terminal_shows_one_live_line(tmp_path, monkeypatch, caplog):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    with caplog.at_level("INFO"):
+        train(tmp_path, counted())
+    assert "discover" in screen.getvalue()
+    assert "motion 5.000 px" in screen.getvalue()
+    assert not any("it/s" in record.message for record in caplog.records)

@@ -1,0 +1,122 @@
+"""Where numbers and pictures of a training run go while it runs.
+
+TensorBoard events, JSON lines, and on request Weights & Biases, under the same names:
+those of `metrics.jsonl`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+Pictures = Mapping[str, UInt8[np.ndarray, "_ _ 3"]]
+
+
+class Sink(Protocol):
+    """Takes what a step gave."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Take numbers by name."""
+
+    def pictures(self, step: int, pictures: Pictures) -> None:
+        """Take RGB pictures by name."""
+
+    def close(self) -> None:
+        """Write what is still held."""
+
+
+class TensorBoard:
+    """Event files in a folder; see them with `tensorboard --logdir`.
+
+    Args:
+        folder: Of the event files.
+        first_step: Training continues from here: events of later steps, of a run that
+            was killed, are not shown.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        # Here: half a second that only training needs.
+        from tensorboardX import SummaryWriter
+
+        purge = first_step + 1 if any(folder.glob("events*")) else None
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge, flush_secs=10)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one point of each curve."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def pictures(self, step: int, pictures: Pictures) -> None:
+        """Write pictures."""
+        for name, picture in pictures.items():
+            self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run at Weights & Biases; the same folder continues the same run.
+
+    Args:
+        project: Its project.
+        folder: The stage's folder; its path names the run.
+    """
+
+    def __init__(self, project: str, folder: Path):
+        import wandb  # optional: `stages/checks.py` has seen that it is there
+
+        self._wandb: Any = wandb
+        name = "-".join(folder.parts[-2:])
+        self._run = wandb.init(
+            project=project, id=name, name=name, dir=str(folder), resume="allow"
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers."""
+        self._run.log(dict(values), step=step)
+
+    def pictures(self, step: int, pictures: Pictures) -> None:
+        """Log pictures."""
+        shown = {name: self._wandb.Image(p) for name, p in pictures.items()}
+        self._run.log(shown, step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+class JsonLines:
+    """Numbers as one JSON object a line; pictures are left to others.
+
+    Lines beyond the step a run continues from are dropped.
+    """
+
+    def __init__(self, path: Path, first_step: int):
+        self._path = path
+        old = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in old if _step(line) <= first_step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def pictures(self, step: int, pictures: Pictures) -> None:
+        """Take nothing."""
+
+    def close(self) -> None:
+        """Do nothing: every line is written at once."""
+
+
+def _step(line: str) -> float:
+    """Return a line's step; a half written line has none and is dropped."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")

@@ -1,0 +1,160 @@
+"""What training writes of itself: metrics of every step, and a line for people."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imas_jax.conventions import Batch
+from imas_jax.errors import UserError
+from imas_jax.progress import StepLine
+from imas_jax.training import parallel
+from imas_jax.training.state import TrainState
+from imas_jax.training.watching import NOBODY, Watcher
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train and how often to write.
+
+    Attributes:
+        steps: Updates in total.
+        checkpoint_every: Updates between checkpoints.
+        log_every: Updates between log lines.
+        learning_rate: Of update number n, from 0, to be logged; None logs none.
+    """
+
+    steps: int
+    checkpoint_every: int
+    log_every: int
+    learning_rate: Callable[[np.ndarray], Any] | None = None
+
+
+class DataClock:
+    """How much of its time the loop waits for data.
+
+    The first step, which compiles, does not count.
+    """
+
+    def __init__(self) -> None:
+        self._drawn, self._waited, self._start = 0, 0.0, 0.0
+
+    def draw(self, source: Iterator[Batch]) -> Batch:
+        """Return the next batch, and note how long it took to come."""
+        asked = time.monotonic()
+        batch = next(source)
+        self._drawn += 1
+        if self._drawn == 2:
+            self._start = asked
+        if self._drawn >= 2:
+            self._waited += time.monotonic() - asked
+        return batch
+
+    def to_json(self) -> dict[str, float]:
+        """Return steps, seconds they took, and the share spent waiting for data."""
+        if self._drawn < 2:
+            return {"steps": 0, "seconds": 0.0, "waiting": 0.0}
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return {
+            "steps": self._drawn - 1,
+            "seconds": round(seconds, 3),
+            "waiting": round(self._waited / seconds, 5),
+        }
+
+
+class MetricsLog:
+    """JSON lines, one a step, and a line for people now and then.
+
+    Lines past the step a run continues from are dropped, so the file has each step
+    once however often the run was killed.
+
+    Args:
+        path: The JSON lines.
+        first_step: Updates done before.
+        name: Of the stage, for log lines.
+        schedule: Length, rhythm and learning rate.
+        watcher: Is told the newest metrics at every line for people.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        first_step: int,
+        name: str,
+        schedule: Schedule,
+        watcher: Watcher = NOBODY,
+    ):
+        self._path, self._name, self._schedule = path, name, schedule
+        self._watcher = watcher
+        self._writes = parallel.process()[0] == 0
+        if not self._writes:
+            return
+        self._line = StepLine(name, schedule.steps, first_step)
+        kept = []
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # the last line of a killed run may be half written
+                if record["step"] <= first_step:
+                    kept.append(line)
+        aside = path.with_suffix(".aside")
+        aside.write_text("".join(line + "\n" for line in kept))
+        os.replace(aside, path)
+
+    def write(self, pending: list[tuple[int, Any]], clock: DataClock) -> None:
+        """Fetch and append the metrics of some steps; say how long data took.
+
+        Raises:
+            UserError: If a loss is not finite; nothing is saved after it.
+        """
+        if not pending:
+            return
+        lines, values = [], {}
+        rates = self._learning_rates([step for step, _ in pending])
+        for (step, metrics), rate in zip(pending, rates, strict=True):
+            values = {k: float(np.asarray(v)[0]) for k, v in metrics.items()} | rate
+            if not np.isfinite(values["loss"]):
+                raise UserError(
+                    f"{self._name}: the loss is {values['loss']} at step {step}",
+                    "a finite loss",
+                    "lower learning_rate, or look at this dataset's flow; the last good"
+                    f"one is kept in {self._path.parent / 'checkpoints'}",
+                )
+            lines.append(json.dumps({"step": step, **values}) + "\n")
+        if not self._writes:
+            return
+        with self._path.open("a") as file:
+            file.writelines(lines)
+        timing = clock.to_json()
+        aside = self._path.with_name("timing.aside")
+        aside.write_text(json.dumps(timing) + "\n")
+        os.replace(aside, aside.with_suffix(".json"))
+        self._line.show(
+            pending[-1][0],
+            f"loss {values['loss']:.4f}  motion {values['motion']:.3f} px",
+            f"data {100 * timing['waiting']:.1f} %",
+        )
+        self._watcher.scalars(pending[-1][0], values)
+
+    def look(self, step: int, carried: TrainState) -> None:
+        """Show the watcher a copy of the state where it wants one."""
+        if self._writes and self._watcher.wants(step):
+            self._watcher.state(step, parallel.unreplicate(carried))
+
+    def close(self) -> None:
+        """Leave a terminal's line as it is."""
+        if self._writes:
+            self._line.close()
+
+    def _learning_rates(self, steps: Sequence[int]) -> list[dict[str, float]]:
+        if self._schedule.learning_rate is None:
+            return [{} for _ in steps]
+        rates = self._schedule.learning_rate(np.asarray(steps) - 1)
+        return [{"learning_rate": float(rate)} for rate in np.asarray(rates)]
