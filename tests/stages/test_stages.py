@@ -14,15 +14,30 @@ from imas_jax.stages.run import Run
 
 pytestmark = pytest.mark.slow
 
+FRAMES, CUT = 20, 12
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole tiny run on one unannotated clip."""
+    """A whole tiny run on one unannotated clip: two shots, of which parts train."""
     root = tmp_path_factory.mktemp("whole")
-    write_clip(root / "clip")
+    write_clip(root / "clip", CUT)
+    write_clip(root / "after", FRAMES - CUT, seed=1)
+    for t, path in enumerate(sorted((root / "after").iterdir()), start=CUT):
+        bright = cv2.imread(str(path)) // 2 + np.uint8(120)
+        cv2.imwrite(str(root / "clip" / f"{t:05d}.png"), bright)
     config = tiny_config(root / "clip", root / "run")
+    config.data.frames = 18  # two runs of nine
     Run(config.lock(), protocol.STAGES).make(protocol.LAST)
     return root
+
+
+def test_no_pair_crosses_a_cut_or_frames_left_out(finished):
+    firsts = {p.name[:5] for p in (finished / "run/flow").rglob("*forward*.npz")}
+    # Frames 0 to 8 and 11 to 19 of the file train, and 12 begins another shot.
+    assert firsts == {f"{t:05d}" for t in (*range(8), *range(10, 17))}
+    assert np.load(finished / "run/align/soft/clip.npy").shape[0] == 18
+    assert np.load(finished / "run/predict/soft/clip.npy").shape[0] == FRAMES
 
 
 def test_every_stage_leaves_a_result(finished):
@@ -35,7 +50,7 @@ def test_every_stage_leaves_a_result(finished):
 def test_every_frame_gets_a_mask_of_its_size_and_name(finished):
     folder = finished / "run/predict/masks/clip"
     assert [p.name for p in sorted(folder.iterdir())] == [
-        f"{t:05d}.png" for t in range(8)
+        f"{t:05d}.png" for t in range(FRAMES)
     ]
     with Image.open(folder / "00000.png") as image:
         assert image.size == (64, 48)
@@ -53,6 +68,7 @@ def test_a_second_run_does_nothing_and_says_so(finished, caplog):
         p: p.stat().st_mtime_ns for p in (finished / "run").rglob("*") if p.is_file()
     }
     config = tiny_config(finished / "clip", finished / "run")
+    config.data.frames = 18
     with caplog.at_level("INFO"):
         Run(config.lock(), protocol.STAGES).make(protocol.LAST)
     after = {
@@ -91,25 +107,6 @@ def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
         assert len(list(film.decode(video=0))) == 5
 
 
-def test_a_clip_with_a_cut_trains_on_its_parts_and_predicts_all(tmp_path):
-    for part, count in ((0, 12), (1, 12)):
-        write_clip(tmp_path / f"part{part}", frames=count, seed=part)
-        for path in sorted((tmp_path / f"part{part}").iterdir()):
-            frame = cv2.imread(str(path)) // 2 + np.uint8(120 * part)
-            place = tmp_path / "clip" / f"{int(path.stem) + 12 * part:05d}.png"
-            place.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(place), frame)
-    config = tiny_config(tmp_path / "clip", tmp_path / "run")
-    config.data.frames = 18  # two runs of nine frames
-    config.discover.steps, config.refine.steps = 2, 0
-    Run(config.lock(), protocol.STAGES).make(protocol.LAST)
-    firsts = {p.name[:5] for p in (tmp_path / "run/flow").rglob("*forward*.npz")}
-    assert firsts == {f"{t:05d}" for t in (*range(8), *range(9, 17))}
-    assert len(list((tmp_path / "run/predict/masks/clip").iterdir())) == 24
-    assert np.load(tmp_path / "run/align/soft/clip.npy").shape[0] == 18
-    assert (tmp_path / "run/report/report.html").is_file()
-
-
 def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
     shutil.copytree(finished / "run", tmp_path / "run")
     files = sorted((tmp_path / "run/flow").rglob("*.npz"))
@@ -117,5 +114,6 @@ def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
     files[0].unlink()
     files[1].write_bytes(whole[1][:200])
     config = tiny_config(finished / "clip", tmp_path / "run")
+    config.data.frames = 18
     Run(config.lock(), protocol.STAGES).make("flow")
     assert [path.read_bytes() for path in files[:2]] == whole
