@@ -11,7 +11,6 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from imas_jax import geometry
 from imas_jax.models import layers
 
 
@@ -36,14 +35,20 @@ class ConvHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w k"], train: bool
+        self, features: layers.Features, train: bool
     ) -> Float[Array, "b h w d"]:
-        """Apply the head; training wants a `dropout` key unless dropout is 0."""
-        for i in (1, 2):
-            x = layers.Conv(
-                self.width, dilation=self.dilation, dtype=self.dtype, name=f"conv{i}"
-            )(x)
-            x = nn.relu(layers.BatchNorm(self.axis_name, name=f"bn{i}")(x, train))
+        """Apply the head; training wants a `dropout` key unless dropout is 0.
+
+        The output has the grid of the shallow features, of the deep ones without them.
+        """
+        x = layers.MergingConv(self.width, self.dilation, self.dtype, name="conv1")(
+            features
+        )
+        x = nn.relu(layers.BatchNorm(self.axis_name, name="bn1")(x, train))
+        x = layers.Conv(
+            self.width, dilation=self.dilation, dtype=self.dtype, name="conv2"
+        )(x)
+        x = nn.relu(layers.BatchNorm(self.axis_name, name="bn2")(x, train))
         # Whole channels: neighbouring pixels say too much of a zeroed one.
         x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
         return layers.Conv(
@@ -58,15 +63,7 @@ class ConvHead(nn.Module):
 
 
 class SegmentationHead(ConvHead):
-    """Features -> mask logits (paper Sec. 3.2)."""
-
-    def merge(
-        self, shallow: Float[Array, "b h w k"], deep: Float[Array, "b h2 w2 k2"]
-    ) -> Float[Array, "b h w k3"]:
-        """Concatenate stage-1 features with stage-4 features on stage 1's grid."""
-        wide = jax.numpy.promote_types(deep.dtype, jax.numpy.float32)
-        resized = geometry.resize(deep.astype(wide), shallow.shape[1:3])
-        return jax.numpy.concatenate([shallow, resized.astype(shallow.dtype)], axis=-1)
+    """Features, merged or deep alone, -> mask logits (paper Sec. 3.2)."""
 
 
 class ResidualFlowHead(ConvHead):

@@ -146,7 +146,7 @@ class IMAS(nn.Module):
         forward = backward = None
         if self.spec.pathway in LEARNED:
             deep = features.deep.reshape(b, 2, *features.deep.shape[1:])
-            pair = jnp.concatenate([deep[:, 0], deep[:, 1]], axis=-1)
+            pair = layers.Features(None, jnp.concatenate([deep[:, 0], deep[:, 1]], -1))
             forward, backward = jnp.split(_wide(self.residual_head(pair, train)), 2, -1)
         if self.is_initializing():
             self.motion_pooling(jnp.zeros((1, 2, 2, 2), logits.dtype))
@@ -199,10 +199,9 @@ class IMAS(nn.Module):
     def _mask_logits(
         self, features: layers.Features, train: bool
     ) -> Float[Array, "b hm wm c"]:
-        x = features.deep
-        if self.spec.feature_merging:
-            x = self.segmentation_head.merge(features.merge, features.deep)
-        return _wide(self.segmentation_head(x, train))
+        if not self.spec.feature_merging:
+            features = features.replace(merge=None)
+        return _wide(self.segmentation_head(features, train))
 
 
 def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Module:

@@ -5,9 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float
+
+from imas_jax import geometry
 
 Dtype = Any
 Initializer = Callable[..., Array]
@@ -16,6 +19,9 @@ Initializer = Callable[..., Array]
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # torch's default for convolutions, U(+-1/sqrt(fan_in)): the authors' last layers.
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+# From how many times the output's channels on it pays to convolve before resizing.
+MANY = 4
 
 
 def uniform_bias(fan_in: int) -> Initializer:
@@ -33,19 +39,16 @@ class Features:
     """What a backbone hands to the heads.
 
     Attributes:
-        merge: Shallow features at 1/4 of the frame, for feature merging.
+        merge: Shallow features at 1/4 of the frame, or None without feature merging.
         deep: Last features, at 1/output_stride of the frame.
     """
 
-    merge: Float[Array, "b h4 w4 k"]
+    merge: Float[Array, "b h4 w4 k"] | None
     deep: Float[Array, "b h8 w8 d"]
 
 
 class Conv(nn.Module):
     """2-D convolution with torch's symmetric padding and an HWIO kernel.
-
-    A 1x1 kernel is applied as a matrix product: XLA on a CPU is slow at the weight
-    gradient of a 1x1 convolution.
 
     Attributes:
         features: Output channels.
@@ -74,24 +77,110 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         dtype = self.dtype or x.dtype
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-        if self.kernel == 1:
-            x = x[:, :: self.stride, :: self.stride]
-            x = jnp.matmul(x, kernel[0, 0], precision=self.precision)
-        else:
-            pad = self.dilation * (self.kernel // 2)
-            x = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=((pad, pad), (pad, pad)),
-                rhs_dilation=(self.dilation, self.dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                precision=self.precision,
-            )
+        x = convolve(x, kernel, self.stride, self.dilation, self.precision)
         if self.bias:
             bias = self.param("bias", self.bias_init, (self.features,))
             x = x + bias.astype(dtype)[None, None, None]
         return x
+
+
+class MergingConv(nn.Module):
+    """3x3 convolution of features as a head gets them: many channels in, few out.
+
+    Equal to resizing the deep features to the shallow ones' grid, appending them to the
+    shallow ones, and convolving.
+
+    Attributes:
+        features: Output channels.
+        dilation: Spacing of the kernel's taps, pixels of the shallow grid.
+        dtype: Computation type, or None for the input's.
+    """
+
+    features: int
+    dilation: int = 1
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "b h w d"]:
+        """Merge and convolve."""
+        dtype = self.dtype or x.deep.dtype
+        deep = x.deep.astype(dtype)
+        # Without shallow features there are none, on the deep ones' grid.
+        shallow = deep[..., :0] if x.merge is None else x.merge.astype(dtype)
+        k, size = shallow.shape[-1], (shallow.shape[1], shallow.shape[2])
+        shape = (3, 3, k + deep.shape[-1], self.features)
+        kernel = self.param("kernel", he_fan_out, shape).astype(dtype)
+        if deep.shape[-1] < MANY * self.features:
+            both = jnp.concatenate([shallow, resize(deep, size)], axis=-1)
+            return convolve(both, kernel, dilation=self.dilation)
+        y = convolve_resized(deep, kernel[:, :, k:], size, self.dilation)
+        if k:
+            y = y + convolve(shallow, kernel[:, :, :k], dilation=self.dilation)
+        return y
+
+
+def convolve(
+    x: Float[Array, "b h w k"],
+    kernel: Float[Array, "n n k d"],
+    stride: int = 1,
+    dilation: int = 1,
+    precision: jax.lax.Precision | None = None,
+) -> Float[Array, "b h2 w2 d"]:
+    """Convolve with torch's symmetric padding; 1x1 is a matrix product.
+
+    XLA on a CPU is slow at the weight gradient of a 1x1 convolution.
+    """
+    if kernel.shape[0] == 1:
+        x = x[:, ::stride, ::stride]
+        return jnp.matmul(x, kernel[0, 0], precision=precision)
+    pad = dilation * (kernel.shape[0] // 2)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+def convolve_resized(
+    x: Float[Array, "b h w k"],
+    kernel: Float[Array, "3 3 k d"],
+    size: tuple[int, int],
+    dilation: int,
+) -> Float[Array, "b h2 w2 d"]:
+    """Convolve features as if they had been resized to `size` before.
+
+    Taps mix channels, resizing mixes pixels, so they commute: every tap is applied on
+    the coarse grid (at twice the size a quarter of the arithmetic), then its result is
+    resized and shifted to its place by one small matrix an axis.
+    """
+    h, w = x.shape[1:3]
+    rows = jnp.asarray(_tap_matrices(h, size[0], dilation), x.dtype)
+    columns = jnp.asarray(_tap_matrices(w, size[1], dilation), x.dtype)
+    taps = jnp.einsum("bhwk,yxkd->bhwyxd", x, kernel)
+    lines = jnp.einsum("yih,bhwyxd->biwxd", rows, taps)
+    return jnp.einsum("xjw,biwxd->bijd", columns, lines)
+
+
+def _tap_matrices(size_in: int, size_out: int, dilation: int) -> np.ndarray:
+    """Return three `(size_out, size_in)` matrices: resize, then read a tap's row.
+
+    What lies beyond the border is zero, as in a padded convolution.
+    """
+    resized = geometry.resize_matrix(size_in, size_out)
+    padded = np.pad(resized, ((dilation, dilation), (0, 0)))
+    return np.stack([padded[i * dilation :][:size_out] for i in range(3)])
+
+
+def resize(
+    x: Float[Array, "b h w k"], size: tuple[int, int]
+) -> Float[Array, "b h2 w2 k"]:
+    """Resize features in full precision, whatever their type."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return geometry.resize(wide, size).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):

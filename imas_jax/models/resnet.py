@@ -47,7 +47,6 @@ class ResNet(nn.Module):
     ) -> tuple[Float[Array, "b hs ws ks"], ...]:
         """Return the outputs of the four stages, at 1/4, 1/8, ... of the input."""
         strides, dilations = LAYOUTS[self.output_stride]
-        block = BasicBlock if self.depth == 18 else Bottleneck
         x = layers.Conv(self.width, 7, stride=2, dtype=self.dtype, name="conv1")(x)
         x = layers.BatchNorm(self.axis_name, name="bn1")(x, train)
         x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -55,8 +54,9 @@ class ResNet(nn.Module):
         for stage, count in enumerate(BLOCKS[self.depth]):
             for i in range(count):
                 first = i == 0
-                x = block(
+                x = Block(
                     width=self.width * 2**stage,
+                    bottleneck=self.depth == 50,
                     stride=strides[stage] if first else 1,
                     dilation=max(dilations[stage] // 2, 1)
                     if first
@@ -69,80 +69,54 @@ class ResNet(nn.Module):
         return tuple(outputs)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; only the first is strided or dilated."""
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1.
 
-    width: int
-    stride: int = 1
-    dilation: int = 1
-    axis_name: str | None = None
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w k"], train: bool
-    ) -> Float[Array, "b h2 w2 d"]:
-        """Apply the block."""
-        y = layers.Conv(
-            self.width,
-            stride=self.stride,
-            dilation=self.dilation,
-            dtype=self.dtype,
-            name="conv1",
-        )(x)
-        y = nn.relu(layers.BatchNorm(self.axis_name, name="bn1")(y, train))
-        y = layers.Conv(self.width, dtype=self.dtype, name="conv2")(y)
-        y = last_norm(self.axis_name, "bn2")(y, train)
-        x = shortcut(x, train, self.width, self.stride, self.axis_name, self.dtype)
-        return nn.relu(x + y)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; output is four times `width`."""
-
-    width: int
-    stride: int = 1
-    dilation: int = 1
-    axis_name: str | None = None
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w k"], train: bool
-    ) -> Float[Array, "b h2 w2 d"]:
-        """Apply the block."""
-        wide = 4 * self.width
-        y = layers.Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(layers.BatchNorm(self.axis_name, name="bn1")(y, train))
-        y = layers.Conv(
-            self.width,
-            stride=self.stride,
-            dilation=self.dilation,
-            dtype=self.dtype,
-            name="conv2",
-        )(y)
-        y = nn.relu(layers.BatchNorm(self.axis_name, name="bn2")(y, train))
-        y = layers.Conv(wide, 1, dtype=self.dtype, name="conv3")(y)
-        y = last_norm(self.axis_name, "bn3")(y, train)
-        x = shortcut(x, train, wide, self.stride, self.axis_name, self.dtype)
-        return nn.relu(x + y)
-
-
-def last_norm(axis_name: str | None, name: str) -> layers.BatchNorm:
-    """Build a block's last norm, whose zero scale starts the block as identity."""
-    return layers.BatchNorm(
-        axis_name, scale_init=nn.initializers.zeros_init(), name=name
-    )
-
-
-def shortcut(
-    x: Array, train: bool, width: int, stride: int, axis_name: str | None, dtype: Any
-) -> Array:
-    """Project the input where the block changes its width or grid.
-
-    Called inside a block's compact method, whose scope it names its layers in.
+    Attributes:
+        width: Channels inside; a bottleneck puts out four times as many.
+        bottleneck: Which of the two.
+        stride: Of the first 3x3 convolution and of the shortcut.
+        dilation: Of the first 3x3 convolution.
+        axis_name: Device axis over which batch norm is synchronised, or None.
+        dtype: Computation type, or None for the input's.
     """
-    if stride == 1 and x.shape[-1] == width:
-        return x
-    x = layers.Conv(width, 1, stride=stride, dtype=dtype, name="downsample_conv")(x)
-    return layers.BatchNorm(axis_name, name="downsample_bn")(x, train)
+
+    width: int
+    bottleneck: bool
+    stride: int = 1
+    dilation: int = 1
+    axis_name: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w k"], train: bool
+    ) -> Float[Array, "b h2 w2 d"]:
+        """Apply the block."""
+        w, plain = self.width, (1, 1)
+        # Width, kernel, and stride and dilation of each convolution.
+        first = (w, 3, (self.stride, self.dilation))
+        convolutions = (
+            ((w, 1, plain), first, (4 * w, 1, plain))
+            if self.bottleneck
+            else (first, (w, 3, plain))
+        )
+        y, last = x, len(convolutions)
+        for i, (width, kernel, (stride, dilation)) in enumerate(convolutions, start=1):
+            y = layers.Conv(
+                width, kernel, stride, dilation, dtype=self.dtype, name=f"conv{i}"
+            )(y)
+            # The last scale starts at zero, and with it the block as its shortcut.
+            start = nn.initializers.zeros_init() if i == last else nn.initializers.ones
+            y = layers.BatchNorm(self.axis_name, start, name=f"bn{i}")(y, train)
+            y = y if i == last else nn.relu(y)
+        return nn.relu(self._shortcut(x, train, y.shape[-1]) + y)
+
+    def _shortcut(self, x: Array, train: bool, width: int) -> Array:
+        """Project the input where the block changes its width or grid."""
+        if self.stride == 1 and x.shape[-1] == width:
+            return x
+        x = layers.Conv(
+            width, 1, self.stride, dtype=self.dtype, name="downsample_conv"
+        )(x)
+        return layers.BatchNorm(self.axis_name, name="downsample_bn")(x, train)

@@ -3,13 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imas_jax import geometry
-from imas_jax.models import heads
+from imas_jax.models import heads, layers
 
 
 def test_dropout_acts_on_whole_channels_of_one_image_and_by_its_key():
     head = heads.ConvHead(1, width=64, dilation=1, dropout=0.5)
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 2))
+    x = layers.Features(None, jax.random.normal(jax.random.key(0), (2, 4, 4, 2)))
     variables = jax.jit(lambda: head.init(jax.random.key(1), x, False))()
 
     @jax.jit
@@ -31,15 +30,6 @@ def test_dropout_acts_on_whole_channels_of_one_image_and_by_its_key():
     dropped = ~kept[0].any(axis=(1, 2))
     assert 0.3 < dropped.mean() < 0.7
     assert (dropped[0] != dropped[1]).any()
-
-
-def test_merging_puts_shallow_features_first_and_resizes_the_deep():
-    head = heads.SegmentationHead(4)
-    shallow = jnp.ones((1, 6, 8, 2))
-    deep = jax.random.normal(jax.random.key(0), (1, 3, 4, 5))
-    merged = head.merge(shallow, deep)
-    np.testing.assert_array_equal(merged[..., :2], shallow)
-    np.testing.assert_allclose(merged[..., 2:], geometry.resize(deep, (6, 8)))
 
 
 @pytest.mark.parametrize("width", [0, 8])

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from imas_jax import geometry
 from imas_jax.models import layers
 
 
@@ -38,6 +39,23 @@ def test_convolution_is_the_sum_over_its_taps(kernel, stride, dilation):
     got = conv.apply({"params": {"kernel": weights, "bias": bias}}, x)
     expected = naive_convolution(np.asarray(x), np.asarray(weights), stride, dilation)
     np.testing.assert_allclose(got, expected + np.asarray(bias), atol=1e-4)
+
+
+@pytest.mark.parametrize("merging", [True, False])
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("channels", [3, 8])  # convolved after and before resizing
+def test_merging_is_resizing_appending_and_convolving(channels, dilation, merging):
+    assert 3 < 2 * layers.MANY <= 8
+    deep = random((2, 4, 5, channels))
+    shallow = random((2, 7, 10, 2), seed=1) if merging else None
+    kernel = random((3, 3, channels + 2 * merging, 2), seed=2)
+    conv = layers.MergingConv(2, dilation)
+    got = conv.apply({"params": {"kernel": kernel}}, layers.Features(shallow, deep))
+    x = deep
+    if merging:
+        x = jnp.concatenate([shallow, geometry.resize(deep, (7, 10))], axis=-1)
+    expected = naive_convolution(np.asarray(x), np.asarray(kernel), 1, dilation)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_batch_norm_normalises_and_keeps_unbiased_statistics():

@@ -34,7 +34,7 @@ def test_parameters_are_as_many_as_published(depth, parameters):
 
 def test_a_fresh_residual_block_is_its_shortcut():
     # The last scale of every block starts at zero.
-    block = resnet.Bottleneck(width=4)
+    block = resnet.Block(width=4, bottleneck=True)
     x = jax.nn.relu(jax.random.normal(jax.random.key(0), (1, 5, 6, 16)))
     variables = jax.jit(lambda: block.init(jax.random.key(1), x, False))()
     np.testing.assert_array_equal(block.apply(variables, x, False), x)
@@ -44,7 +44,7 @@ def test_first_blocks_of_dilated_stages_have_half_the_dilation():
     seen = {}
 
     def note(module, _):
-        if isinstance(module, resnet.Bottleneck):
+        if isinstance(module, resnet.Block):
             seen[module.name] = (module.stride, module.dilation)
         return False
 

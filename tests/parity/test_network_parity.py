@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch_names
 
-from imas_jax.models import heads, resnet
+from imas_jax.models import heads, layers, resnet
 
 pytestmark = pytest.mark.parity
 
@@ -105,7 +105,7 @@ def test_head_agrees_in_both_modes(item, authors, variables, record):
         return torch_names.to_channels_last(x)
 
     inputs = [features(key[:-6]) for key in file if key.endswith("_shape")]
-    x = head.merge(*inputs) if item == "seg_head" else inputs[0]
+    x = layers.Features(*inputs if item == "seg_head" else (None, *inputs))
     for mode in ("eval", "train"):
         run = jax.jit(
             lambda tree, x, mode=mode: head.apply(
