@@ -5,13 +5,14 @@ The official DAVIS-2016 definitions (Perazzi et al., CVPR 2016; `db_eval_iou`,
 (FACTS.md, "Evaluation"; tests/parity). Which frames are averaged, and how, is
 `evaluation/protocol.py`.
 
-Made quick by looking only at the box that holds both objects, and by widening
-boundaries 64 pixels at a time: a boundary is packed into bits, so that widening is a
-few shifts of long words.
+Made quick by looking only at the box that holds both objects, and by working on 64
+pixels at a time: masks are packed into bits, so that finding boundaries and widening
+them is a few shifts of long words.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from jaxtyping import Bool, Float, UInt8, UInt64
 
 # Boundary tolerance as a share of the image diagonal: 8 px at 854x480.
 TOLERANCE = 0.008
+
+ONE, LAST = np.uint64(1), np.uint64(63)  # a bit's distance to the next, and to the last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +48,9 @@ def jaccard(
         ValueError: If the masks differ in size or are not boolean.
     """
     _check(prediction, truth)
-    union = np.count_nonzero(prediction | truth)
-    if union == 0:
-        return 1.0
-    return np.count_nonzero(prediction & truth) / union
+    both = np.count_nonzero(prediction & truth)
+    union = np.count_nonzero(prediction) + np.count_nonzero(truth) - both
+    return both / union if union else 1.0
 
 
 def boundary_f(
@@ -72,15 +74,14 @@ def boundary_f(
     """
     _check(prediction, truth)
     box = _common_box(prediction, truth)
-    edge, true_edge = _boundary(prediction[box]), _boundary(truth[box])
-    count, true_count = np.count_nonzero(edge), np.count_nonzero(true_edge)
+    radius = _radius(prediction.shape, tolerance)
+    edges = _edges([prediction[box], truth[box]], radius)
+    count, true_count = (int(np.bitwise_count(edge).sum()) for edge in edges)
     if count == 0 or true_count == 0:
         return float(count == true_count)
-    radius = _radius(prediction.shape, tolerance)
-    bits, true_bits = _pack(edge, radius), _pack(true_edge, radius)
-    hits = np.bitwise_count(bits & _widened(true_bits, radius)).sum()
-    true_hits = np.bitwise_count(true_bits & _widened(bits, radius)).sum()
-    precision, recall = int(hits) / count, int(true_hits) / true_count
+    near = edges & _widened(edges, radius)[::-1]
+    hits, true_hits = (int(np.bitwise_count(part).sum()) for part in near)
+    precision, recall = hits / count, true_hits / true_count
     if precision + recall == 0:
         return 0.0
     return 2 * precision * recall / (precision + recall)
@@ -88,7 +89,9 @@ def boundary_f(
 
 def boundary(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Mark pixels that differ from their right, lower or lower-right neighbour."""
-    return _boundary(mask).astype(bool)
+    bits = _edges([mask], 1)[0]
+    pixels = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")
+    return pixels[:, : mask.shape[1]].astype(bool)
 
 
 def statistics(values: Float[np.ndarray, "*t"]) -> Statistics:
@@ -133,71 +136,75 @@ def _radius(shape: tuple[int, ...], tolerance: float) -> int:
     return math.ceil(tolerance * float(np.linalg.norm(shape)))
 
 
-def _pack(image: UInt8[np.ndarray, "h w"], margin: int) -> UInt64[np.ndarray, "h n"]:
-    """Pack an image of 0 and 1 into words, with `margin` zeros or more after a row."""
-    h, w = image.shape
-    words = -(-(w + margin) // 64)
-    padded = np.zeros((h, words * 64), np.uint8)
-    padded[:, :w] = image
-    return np.packbits(padded, axis=1, bitorder="little").view("<u8")
+def _edges(
+    masks: Sequence[Bool[np.ndarray, "h w"]], margin: int
+) -> UInt64[np.ndarray, "n h m"]:
+    """Return boundaries, packed 64 pixels a word, `margin` zeros or more after a row.
+
+    Beyond the last row and column masks repeat, as in the official code.
+    """
+    h, w = masks[0].shape
+    words = -(-(w + max(margin, 1)) // 64)
+    padded = np.zeros((len(masks), h, words * 64), np.uint8)
+    for row, mask in zip(padded, masks, strict=True):
+        row[:, :w], row[:, w : w + 1] = mask, mask[:, -1:]
+    here = _pack(padded)
+    right = here >> ONE
+    right.reshape(-1)[:-1] |= here.reshape(-1)[1:] << LAST
+    edges = here ^ right
+    corner = here[:, :-1] ^ right[:, 1:]
+    corner |= here[:, :-1] ^ here[:, 1:]
+    edges[:, :-1] |= corner
+    edges &= _pack((np.arange(words * 64) < w).astype(np.uint8))
+    return edges
 
 
-def _widened(bits: UInt64[np.ndarray, "h n"], radius: int) -> UInt64[np.ndarray, "h n"]:
+def _pack(pixels: UInt8[np.ndarray, "*n w"]) -> UInt64[np.ndarray, "*n m"]:
+    """Pack rows of 0 and 1, of a multiple of 64 pixels, into words."""
+    return np.packbits(pixels, axis=-1, bitorder="little").view("<u8")
+
+
+def _widened(
+    bits: UInt64[np.ndarray, "n h m"], radius: int
+) -> UInt64[np.ndarray, "n h m"]:
     """Dilate by a disk, the set of all offsets within `radius`; margins hold rubbish.
 
-    Row dy of the disk is `half` pixels wide to either side: rows are widened one pixel
-    further at a time, and moved up and down where the disk has that width.
+    Row dy of the disk is `half` pixels wide to either side. From its widest row
+    outwards, what has come together is widened by the difference to the next width, and
+    the rows of that width, moved up and down, join in.
     """
-    h = len(bits)
-    half_of_row = [math.isqrt(radius**2 - dy**2) for dy in range(radius + 1)]
-    row = bits.reshape(-1).copy()
-    out = np.zeros_like(bits)
-    for half in range(radius + 1):
-        if half:
-            row |= _shifted(bits.reshape(-1), half) | _shifted(bits.reshape(-1), -half)
-        wide = row.reshape(bits.shape)
-        for dy in (d for d in range(min(radius, h - 1) + 1) if half_of_row[d] == half):
-            out[dy:] |= wide[: h - dy]
-            out[: h - dy] |= wide[dy:]
+    h = bits.shape[1]
+    near, out = bits.copy(), bits.copy()  # rows so far, not widened; and widened
+    half = radius
+    for dy in range(1, radius + 1):
+        narrower = math.isqrt(radius**2 - dy**2)
+        if narrower < half:
+            out |= near
+            _spread(out, half - narrower)
+            half = narrower
+        if dy < h:
+            near[:, dy:] |= bits[:, : h - dy]
+            near[:, : h - dy] |= bits[:, dy:]
+    out |= near
     return out
 
 
-def _shifted(words: UInt64[np.ndarray, "*n"], by: int) -> UInt64[np.ndarray, "*n"]:
-    """Move a stream of bits `by` places, to later ones if positive."""
-    whole, part = divmod(abs(by), 64)
-    out = np.zeros_like(words)
-    kept = len(words) - whole
-    if kept <= 0:
-        return out
-    step, rest = np.uint64(part), np.uint64(64 - part)
-    if by >= 0:
-        out[whole:] = words[:kept] << step
-        if part:
-            out[whole + 1 :] |= words[: kept - 1] >> rest
-    else:
-        out[:kept] = words[whole:] >> step
-        if part:
-            out[: kept - 1] |= words[whole + 1 :] << rest
-    return out
+def _spread(bits: UInt64[np.ndarray, "n h m"], by: int) -> None:
+    """Widen every row in place by `by` pixels to both sides."""
+    row, done = bits.reshape(-1), 0
+    while done < by:
+        # Two copies so far apart leave no gap between them and what is there.
+        step = min(by - done, 2 * done + 1, 63)
+        ahead, rest = np.uint64(step), np.uint64(64 - step)
+        later, earlier = row << ahead, row >> ahead
+        later[1:] |= row[:-1] >> rest
+        earlier[:-1] |= row[1:] << rest
+        row |= later
+        row |= earlier
+        done += step
 
 
 def _common_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
     """Return the smallest box around both masks, one pixel wider on every side."""
     x, y, w, h = cv2.boundingRect((a | b).view(np.uint8))
     return slice(max(y - 1, 0), y + h + 1), slice(max(x - 1, 0), x + w + 1)
-
-
-def _boundary(mask: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    """Return the boundary as 0 and 1.
-
-    A pixel and its three neighbours differ where the largest of the four is not the
-    smallest; repeating the last row and column is what the official code does there.
-    """
-    corner = np.ones((2, 2), np.uint8)
-    image = np.ascontiguousarray(mask).view(np.uint8)
-    if image.size == 0:
-        return image
-    replicate = cv2.BORDER_REPLICATE
-    largest = cv2.dilate(image, corner, anchor=(0, 0), borderType=replicate)
-    smallest = cv2.erode(image, corner, anchor=(0, 0), borderType=replicate)
-    return np.bitwise_xor(largest, smallest, dtype=np.uint8)

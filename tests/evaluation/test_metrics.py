@@ -74,10 +74,14 @@ def test_f_of_large_far_apart_and_border_touching_masks():
 def test_widening_is_dilation_by_the_official_disk(radius, shape):
     image = (np.random.default_rng(radius).random(shape) < 0.01).astype(np.uint8)
     image[0, 0] = image[-1, -1] = 1
-    packed = metrics._widened(metrics._pack(image, radius), radius)
-    found = np.unpackbits(packed.view(np.uint8), axis=1, bitorder="little")
-    expected = cv2.dilate(image, disk(radius).astype(np.uint8))
-    np.testing.assert_array_equal(found[:, : shape[1]], expected)
+    both = np.stack([image, image[::-1, ::-1]])
+    margin = -(shape[1] + radius) % 64 + radius
+    padded = np.pad(both, ((0, 0), (0, 0), (0, margin)))
+    packed = metrics._widened(metrics._pack(padded), radius)
+    found = np.unpackbits(packed.view(np.uint8), axis=-1, bitorder="little")
+    for one, wide in zip(both, found, strict=True):
+        expected = cv2.dilate(one, disk(radius).astype(np.uint8))
+        np.testing.assert_array_equal(wide[:, : shape[1]], expected)
 
 
 def test_a_tolerance_in_pixels_may_be_wider_than_a_word():
