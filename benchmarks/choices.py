@@ -21,12 +21,12 @@ CHOICES = {
     "as configs/video.py": (),
     "flow.background=none": ("--config.flow.background=none",),
     "model.residual_bound=10": ("--config.model.residual_bound=10.0",),
-    "model.motion_width=64": ("--config.model.motion_width=64",),
     "discover.learning_rate=5e-4": ("--config.discover.learning_rate=5e-4",),
     "channels=2, still_background": (
         "--config.model.channels=2",
         "--config.model.still_background=True",
     ),
+    "model.motion_width=64": ("--config.model.motion_width=64",),
 }
 COLUMNS = [
     video.COLUMNS.index(c) for c in (("stage 1", "aligned"), ("stage 1", "oracle"))
@@ -52,6 +52,13 @@ def main() -> None:
             for s in seeds
         ]
         scores[name] = [row["scores"] for row in rows]
+        write(known, scores, clips, seeds)
+
+
+def write(
+    known: argparse.Namespace, scores: dict, clips: list[str], seeds: list[int]
+) -> None:
+    """Write what there is so far."""
     known.out.parent.mkdir(parents=True, exist_ok=True)
     stored = {"clips": clips, "seeds": seeds, "columns": video.COLUMNS}
     stored["scores"] = scores

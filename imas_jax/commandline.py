@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError, bullet
@@ -31,6 +31,14 @@ def is_for_people(record: python_logging.LogRecord) -> bool:
     """
     ours = Path(record.pathname).is_relative_to(Path(__file__).parent)
     return ours or record.levelno > python_logging.INFO
+
+
+def start_logging() -> None:
+    """Show our own lines plainly, and of libraries their warnings."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().setFormatter(PlainFormatter())
+    logging.get_absl_handler().addFilter(is_for_people)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -7,13 +7,13 @@
     --config.workdir=DIR          where everything is written
     --config.restore=DIR          another run's workdir to evaluate or continue from
 
-Every stage can be killed and run again; finished work is not repeated.
+A killed stage goes on when it is run again; finished work is not repeated.
 """
 
 import sys
 from collections.abc import Sequence
 
-from absl import app, logging
+from absl import app
 from ml_collections import config_flags
 
 from imas_jax import commandline
@@ -24,7 +24,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", help_string="configuration f
 
 def main(argv: Sequence[str]) -> None:
     """Run the stage that the config names."""
-    if len(argv) > 1 or _CONFIG.value is None:
+    if argv[1:] or _CONFIG.value is None:
         raise UserError(
             f"not understood: {' '.join(argv[1:])}" if argv[1:] else "no config file",
             "--config=FILE and --config.FIELD=VALUE",
@@ -37,24 +37,23 @@ def main(argv: Sequence[str]) -> None:
     config = _CONFIG.value.lock()
     commandline.check_stage(config.stage, protocol.names())
     parallel.join(config.distributed)
-    config, goal = inputs.locate(run.adopt_network(config)), protocol.goal(config)
-    config = settle.settle(config)
-    checks.check(config, goal)
+    config = settle.settle(inputs.locate(run.adopt_network(config)))
+    checks.check(config, goal := protocol.goal(config))
     run.Run(config, (*protocol.STAGES, *protocol.TOOLS)).make(goal)
 
 
 def entry() -> None:
     """Parse flags, run, and turn a user's mistake into one message and exit code 2."""
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().setFormatter(commandline.PlainFormatter())
-    logging.get_absl_handler().addFilter(commandline.is_for_people)
+    commandline.start_logging()
     try:
         commandline.check_overrides(sys.argv[1:])
         app.run(main, flags_parser=commandline.parse_flags)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; run the same command again: it continues\n")
+        sys.exit(130)
 
 
 if __name__ == "__main__":
