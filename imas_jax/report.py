@@ -25,6 +25,10 @@ from imas_jax.evaluation.tables import Table
 
 LIMIT = 19_000_000  # bytes of the file
 WORST = 5  # frames offered below each scrubber
+_AGREEMENT = (
+    "A number is the overlap (IoU) of the object with what moves: no score, but a hint "
+    "where to look."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,24 +39,42 @@ class FrameView:
         name: The frame.
         pictures: JPEG files by caption; every frame of a sequence has the first one's.
         jaccard: J of the result in [0, 1], or None without annotation.
+        agreement: IoU of the result with what moves, in [0, 1]; no score, but shown
+            where there is none.
     """
 
     name: str
     pictures: Mapping[str, bytes]
     jaccard: float | None = None
+    agreement: float | None = None
+
+    @property
+    def rank(self) -> float | None:
+        """By which the worst frames are found."""
+        return self.agreement if self.jaccard is None else self.jaccard
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceView:
-    """What the scrubber of one sequence shows, in order of time."""
+    """What the scrubber of one sequence shows, in order of time.
+
+    Attributes:
+        name: The sequence.
+        frames: Those shown.
+        caption: Beside the name.
+        mean: J over all its frames, shown or not; None takes the frames shown.
+    """
 
     name: str
     frames: tuple[FrameView, ...]
     caption: str = ""
+    mean: float | None = None
 
     @property
     def jaccard(self) -> float:
-        """Mean J of the frames shown; NaN without annotations."""
+        """Mean J; NaN without annotations."""
+        if self.mean is not None:
+            return self.mean
         values = [f.jaccard for f in self.frames if f.jaccard is not None]
         return sum(values) / len(values) if values else math.nan
 
@@ -100,6 +122,7 @@ def view_frame(
     jaccard: float | None = None,
     width: int = 400,
     quality: int = 78,
+    agreement: float | None = None,
 ) -> FrameView:
     """Encode one frame's pictures, all brought to one width.
 
@@ -109,26 +132,27 @@ def view_frame(
         jaccard: J of the result in [0, 1], or None.
         width: Pixels.
         quality: Of the JPEG files.
+        agreement: IoU of the result with what moves, in [0, 1], or None.
     """
     encoded = {
         caption: visualize.encode_jpeg(visualize.fit_width(picture, width), quality)
         for caption, picture in pictures.items()
     }
-    return FrameView(name, encoded, jaccard)
+    return FrameView(name, encoded, jaccard, agreement)
 
 
 def write(path: Path, report: Report, limit: int = LIMIT) -> None:
     """Write the page; whole or not at all.
 
-    Where it would be larger than `limit` bytes, frames are left out evenly and the page
-    says so.
+    Where it would be larger than `limit` bytes, frames are left out evenly, but for
+    each sequence's worst, and the page says so.
     """
     text = render(report)
     keep = 1
     while len(text) > limit and any(len(s.frames) > 1 for s in report.sequences):
         keep += 1
         fewer = tuple(
-            dataclasses.replace(sequence, frames=sequence.frames[::keep])
+            dataclasses.replace(sequence, frames=_some(sequence.frames, keep))
             for sequence in report.sequences
         )
         warning = f"to keep this page small, one frame in {keep} is shown"
@@ -137,12 +161,24 @@ def write(path: Path, report: Report, limit: int = LIMIT) -> None:
                 report, sequences=fewer, warnings=(*report.warnings, warning)
             )
         )
-        if all(len(sequence.frames) <= 1 for sequence in fewer):
+        if all(len(sequence.frames) <= 2 for sequence in fewer):
             break
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)
+
+
+def _some(frames: tuple[FrameView, ...], keep: int) -> tuple[FrameView, ...]:
+    """Keep one frame in `keep`, and the worst."""
+    worst = _worst(frames)[:1]
+    return tuple(f for i, f in enumerate(frames) if i % keep == 0 or i in worst)
+
+
+def _worst(frames: Sequence[FrameView]) -> list[int]:
+    """Return the places of the frames with a score, worst first."""
+    ranked = [(f.rank, i) for i, f in enumerate(frames) if f.rank is not None]
+    return [i for _, i in sorted(ranked)]
 
 
 def render(report: Report) -> str:
@@ -181,13 +217,15 @@ def _cards(report: Report) -> str:
             name: protocol.summarize(entry.scores, name, report.empty).jaccard.mean
             for name in protocol.PROTOCOLS
         }
-        result = bool(aligned) and entry is aligned[-1]
+        rank = " oracle" if entry.kind == "oracle" else ""
+        if aligned and entry is aligned[-1]:
+            rank = " result"
         cards.append(
-            f'<div class="card{" result" if result else ""}">'
+            f'<div class="card{rank}">'
             f"{html.escape(tables.display_name(entry))}"
             f"<b>{tables.percent(means['frame_mean'])}</b>"
-            f'<span class="soft">J frame_mean &nbsp;·&nbsp; official '
-            f"{tables.percent(means['official'])}</span></div>"
+            f"<p>J frame_mean</p><p>official {tables.percent(means['official'])}</p>"
+            "</div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
@@ -219,8 +257,9 @@ def _sequences(sequences: Sequence[SequenceView]) -> str:
     order = "worst first" if scored else "in order"
     note = (
         "<p>Turquoise is the object found; yellow, where drawn, outlines the "
-        "annotation, which nothing but the scores has seen. A number is J of the "
-        "frame.</p>"
+        "annotation, which nothing but the scores has seen. "
+        + ("A number is J of the frame." if scored else _AGREEMENT)
+        + "</p>"
     )
     boxes = "".join(map(_sequence, shown))
     return f"<h2>Sequences, {order}</h2>{note}{boxes}"
@@ -232,6 +271,7 @@ def _sequence(sequence: SequenceView) -> str:
         {
             "name": frame.name,
             "jaccard": frame.jaccard,
+            "agreement": frame.agreement,
             "pictures": [
                 base64.b64encode(frame.pictures.get(caption, b"")).decode()
                 for caption in captions
@@ -244,17 +284,16 @@ def _sequence(sequence: SequenceView) -> str:
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for caption in captions
     )
-    scored = [
-        (f.jaccard, i) for i, f in enumerate(sequence.frames) if f.jaccard is not None
-    ]
-    worst = sorted(scored)[:WORST]
+    worst = _worst(sequence.frames)[:WORST]
     chips = "".join(
         f'<button data-at="{at}">{html.escape(sequence.frames[at].name)} · '
-        f"{100 * jaccard:.1f}</button>"
-        for jaccard, at in worst
+        f"{100 * (sequence.frames[at].rank or 0):.1f}</button>"
+        for at in worst
     )
-    mean = "" if not scored else f"J of these frames {100 * sequence.jaccard:.1f}"
-    first = worst[0][1] if worst else 0
+    scored = not math.isnan(sequence.jaccard)
+    mean = f"J {100 * sequence.jaccard:.1f}" if scored else ""
+    label = "worst frames" if scored else "least agreement"
+    first = worst[0] if worst else 0
     # "</" would end the script element early.
     payload = json.dumps(data).replace("</", "<\\/")
     return (
@@ -265,6 +304,6 @@ def _sequence(sequence: SequenceView) -> str:
         f'<button class="play">play</button><input type="range" min="0" '
         f'max="{len(data) - 1}" value="{first}" aria-label="frame">'
         "<output></output></div>"
-        + (f'<div class="worst">worst frames {chips}</div>' if chips else "")
+        + (f'<div class="worst">{label} {chips}</div>' if chips else "")
         + f'<script type="application/json">{payload}</script></section>'
     )

@@ -26,6 +26,8 @@ pre { background:var(--card); border:1px solid var(--line); border-radius:8px;
   font-variant-numeric:tabular-nums }
 .card.result { border-color:var(--accent) }
 .card.result b { color:var(--accent) }
+.card.oracle b { color:var(--soft); font-weight:400 }
+.card p { margin:0; font-size:13.5px }
 .scroll { overflow-x:auto; background:var(--card); border:1px solid var(--line);
   border-radius:10px }
 table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums }
@@ -43,6 +45,7 @@ svg.curves { width:100%; height:auto; display:block; color:var(--soft) }
 svg text { font-size:11px; fill:currentColor }
 svg .grid { stroke:var(--line) }
 svg polyline { fill:none; stroke-width:1.8; stroke-linejoin:round }
+svg.curves polyline:not(:last-of-type) { opacity:.4 }
 .c0 { stroke:var(--c0) } .c1 { stroke:var(--c1) } .c2 { stroke:var(--c2) }
 .c3 { stroke:var(--c3) } .c4 { stroke:var(--c4) } .c5 { stroke:var(--c5) }
 .legend { display:flex; gap:14px; flex-wrap:wrap; font-size:12.5px; color:var(--soft) }
@@ -91,8 +94,10 @@ for (const box of document.querySelectorAll('.sequence')) {
       image.parentElement.style.visibility = frame.pictures[i] ? '' : 'hidden';
       if (frame.pictures[i]) image.src = 'data:image/jpeg;base64,' + frame.pictures[i];
     });
-    out.textContent = 'frame ' + frame.name +
-      (frame.jaccard === null ? '' : '   J ' + (100 * frame.jaccard).toFixed(1));
+    const number = (name, value) =>
+      value === null ? '' : '   ' + name + ' ' + (100 * value).toFixed(1);
+    out.textContent = 'frame ' + frame.name + (frame.jaccard === null
+      ? number('agreement', frame.agreement) : number('J', frame.jaccard));
     chips.forEach(chip => chip.classList.toggle('on', +chip.dataset.at === at));
   };
   slider.addEventListener('input', () => show(+slider.value));

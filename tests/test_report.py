@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -143,25 +144,47 @@ def test_without_annotations_there_are_no_scores_and_order_is_kept():
     assert "worst frames" not in text
 
 
+def test_without_annotations_frames_that_agree_least_with_motion_are_offered():
+    frames = tuple(
+        report.view_frame(str(t), {"flow": np.zeros((4, 6, 3), np.uint8)}, agreement=v)
+        for t, v in enumerate((0.9, 0.3, 0.6))
+    )
+    page = report.render(
+        example(entries=(), sequences=(report.SequenceView("x", frames),))
+    )
+    assert re.findall(r'data-at="(\d)"', page) == ["1", "2", "0"]
+    assert "least agreement" in page
+    assert "no score" in page
+    assert json.loads(payloads(page)[0])[1]["agreement"] == 0.3
+
+
+def test_the_mean_is_of_all_frames_though_some_are_shown():
+    view = sequence("x", [0.1, 0.2])
+    page = report.render(example(sequences=(dataclasses.replace(view, mean=0.75),)))
+    assert ">J 75.0<" in page
+
+
 def test_the_aligned_channel_is_the_result_and_the_oracle_is_named():
     text = report.render(example())
-    cards = re.findall(r'<div class="card( result)?">(.*?)<b>([\d.]+)</b>', text)
+    cards = re.findall(r'<div class="card( \w+)?">(.*?)<b>([\d.]+)</b>', text)
     assert cards == [
         ("", "motion baseline", "52.5"),
         (" result", "stage 2", "82.5"),
-        ("", "stage 2 (oracle channel)", "92.5"),
+        (" oracle", "stage 2 (oracle channel)", "92.5"),
     ]
 
 
 def test_a_page_that_is_too_large_shows_fewer_frames_and_says_so(tmp_path):
-    page = example(sequences=(sequence("x", [0.1 * i for i in range(9)]),))
+    jaccards = [0.9, 0.8, 0.7, 0.1, 0.6, 0.5, 0.9, 0.9, 0.9]
+    page = example(sequences=(sequence("x", jaccards),))
     whole = len(report.render(page))
     path = tmp_path / "report.html"
     report.write(path, page, limit=whole - 1000)
     text = path.read_text()
     assert len(text) < whole - 1000
     assert "one frame in 2 is shown" in text
-    assert len(json.loads(payloads(text)[0])) == 5
+    shown = [frame["jaccard"] for frame in json.loads(payloads(text)[0])]
+    assert shown == [0.9, 0.7, 0.1, 0.6, 0.9, 0.9]  # every second, and the worst
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 

@@ -49,13 +49,6 @@ def trained(config: ConfigDict, clip: clips_lib.Clip) -> clips_lib.Clip:
     return shots.for_training((clip,), config)[0]
 
 
-def trained_index(config: ConfigDict, clip: clips_lib.Clip, index: int) -> int | None:
-    """Return a frame's position in the clip that was trained on, None if left out."""
-    wanted = clip.frames[index]
-    frames = trained(config, clip).frames
-    return next((t for t, frame in enumerate(frames) if frame == wanted), None)
-
-
 def flow(run: Run) -> FlowFolder:
     """Return where the run's flow lies."""
     return flow_stage.flow_folder(run.config, run.workdir / "flow")

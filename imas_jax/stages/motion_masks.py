@@ -18,8 +18,13 @@ def read(
     field = field_of_frame(flow, clip, index, gap)
     if field is None:
         return np.zeros(clip.size, bool)
+    return of_field(field, clip.size)
+
+
+def of_field(field: files.FlowField, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Return what moves in a stored field, at a frame size."""
     whole = cv2.resize(
-        field.flow.astype(np.float32), clip.size[::-1], interpolation=cv2.INTER_LINEAR
+        field.flow.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR
     )
     return motion.motion_mask(whole, field.homography)
 

@@ -5,51 +5,47 @@ Everything shown was computed by earlier stages; here it is only drawn.
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from absl import logging
 
-from imas_jax import curves, movie, predict, report, target_files, visualize
-from imas_jax.data import annotations, images
+from imas_jax import curves, movie, report, visualize
+from imas_jax.data import images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
-from imas_jax.evaluation.metrics import jaccard
-from imas_jax.stages import evaluate, flow, inputs, masks, motion_masks
-from imas_jax.stages.predict import MASKS, SOFT
-from imas_jax.stages.refine import TARGETS
+from imas_jax.stages import evaluate, flow, inputs, report_frames
+from imas_jax.stages.predict import MASKS
 from imas_jax.stages.run import Output, Run, flatten, versions
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
 SHEET = 5  # frames of a clip's contact sheet
 OVERVIEW, OVERVIEW_WIDTH = 6, 1280  # clips on the overview, its width in pixels
 PX = "px"
+SMOOTHED = 25  # steps that a training curve is averaged over
 
 
 def work(run: Run) -> Output:
     """Draw the report, a contact sheet and an overlay video of every clip."""
     folder = run.workdir / "report"
-    scored = {one.clip.name: one for one in evaluate.annotated_clips(run.config)}
     clips = inputs.clips(run.config)
     for clip in clips:
         _write_pictures(run, folder, clip)
     _write_overview(folder, clips[:OVERVIEW])
+    entries = evaluate.read_entries(run)
+    views = report_frames.Views(run, entries, _made(run))
     page = report.Report(
         title=f"IMAS: {Path(run.config.workdir).name}",
-        subtitle=f"{len(clips)} clips, {sum(len(c.frames) for c in clips)} frames",
+        subtitle=_subtitle(clips),
         command=shlex.join(["python", "-m", "imas_jax.main", *sys.argv[1:]]),
-        entries=evaluate.read_entries(run),
+        entries=entries,
         empty=evaluate.empty_rule(run.config),
         panels=tuple(_panels(run)),
         alignment=_alignment(run),
         targets=_targets(run),
-        sequences=tuple(
-            _view(run, clip, scored.get(clip.name))
-            for clip in clips[: run.config.report.sequences]
-        ),
+        sequences=views.draw(clips),
         warnings=tuple(_warnings(run)),
         seconds={name: run.result(name)["seconds"] for name in _made(run)},
         config="\n".join(f"{k} = {v!r}" for k, v in flatten(run.config).items()),
@@ -67,6 +63,11 @@ def work(run: Run) -> Output:
         "drawn",
         {"report": str(path), "overlays": str(folder / OVERLAYS)},
     )
+
+
+def _subtitle(clips: Sequence[Clip]) -> str:
+    frames = sum(len(clip.frames) for clip in clips)
+    return f"{len(clips)} clip{'s' if len(clips) != 1 else ''}, {frames} frames"
 
 
 def _headlines(page: report.Report) -> Iterator[tables.Table]:
@@ -93,7 +94,9 @@ def _write_pictures(run: Run, folder: Path, clip: Clip) -> None:
 
     def pictures() -> Iterator[np.ndarray]:
         for t in range(count):
-            picture = visualize.overlay(clip.read(t), _result(run, clip, t))
+            picture = visualize.overlay(
+                clip.read(t), report_frames.result(run, clip, t)
+            )
             if t in chosen:
                 kept.append(picture)
             yield picture
@@ -111,71 +114,35 @@ def _write_overview(folder: Path, clips: Sequence[Clip]) -> None:
     )
 
 
-def _result(run: Run, clip: Clip, t: int) -> np.ndarray:
-    """Read back the mask that the predict stage wrote, at the clip's frame size."""
-    path = run.workdir / "predict" / MASKS / clip.name / f"{clip.frames[t].name}.png"
-    return evaluate.at_size(masks.read_png(path), clip.size)
-
-
-def _view(run: Run, clip: Clip, scored: evaluate.Scored | None) -> report.SequenceView:
-    """Draw some frames of a clip, evenly spread."""
-    count = min(run.config.report.frames_per_sequence, len(clip.frames))
-    chosen = np.linspace(0, len(clip.frames) - 1, count).round().astype(int)
-    frames = tuple(_frame(run, clip, int(t), scored) for t in chosen)
-    return report.SequenceView(clip.name, frames)
-
-
-def _frame(
-    run: Run, clip: Clip, t: int, scored: evaluate.Scored | None
-) -> report.FrameView:
-    image, found = clip.read(t), _result(run, clip, t)
-    truth, score = None, None
-    if scored is not None and t in scored.truth:
-        truth = annotations.read_annotation(scored.truth[t])
-        score = jaccard(evaluate.at_size(found, truth.shape), truth)
-        truth = evaluate.at_size(truth, clip.size)
-    soft = masks.read(run.workdir / "predict" / SOFT, clip)[t].astype(np.float32)
-    pictures = {
-        "frame": image,
-        "object": visualize.overlay(image, found, truth),
-        "channels": visualize.mask_channels(predict.to_frame(soft, clip.size)),
-        **_trained_on(run, clip, t),
-    }
-    return report.view_frame(clip.frames[t].name, pictures, score)
-
-
-def _trained_on(run: Run, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
-    """Return the frame's flow and stage-2 target, as far as there are any."""
-    if "flow" not in _made(run):
-        return {}
-    trained = inputs.trained(run.config, clip)
-    at = inputs.trained_index(run.config, clip, t)
-    if at is None:
-        return {}
-    gap, found = run.config.flow.gaps[0], {}
-    field = motion_masks.field_of_frame(inputs.flow(run), trained, at, gap)
-    if field is not None:
-        flow = field.flow.astype(np.float32)
-        found["flow"] = visualize.flow_to_color(flow)
-    folder = run.folder("refine") / TARGETS
-    if (folder / f"{clip.name}.npz").is_file() and run.restored is None:
-        target = target_files.read(folder, clip.name)[at]
-        whole = cv2.resize(target, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
-        found["stage-2 target"] = visualize.grey(whole / np.float32(255))
-    return found
-
-
 def _panels(run: Run) -> Iterator[curves.Panel]:
     """Yield the training curves of both stages."""
-    units = {"loss": "", "motion": PX, "appearance": "", "entropy": "nat"}
+    units = {
+        "loss": "",
+        "motion": PX,
+        "photometric": "",
+        "appearance": "",
+        "entropy": "nat",
+        "learning_rate": "",
+    }
     for title, stage in (("stage 1", "discover"), ("stage 2", "refine")):
         log = inputs.training_log(run.folder(stage))
         for name, unit in units.items():
             found = [(r["step"], r[name]) for r in log if name in r]
             if found:
                 steps, values = zip(*found, strict=True)
-                line = curves.Curve(name, steps, values)
-                yield curves.Panel(f"{title}: {name}", unit, (line,))
+                lines = [curves.Curve(name, steps, values)]
+                if name != "learning_rate" and len(values) > 2 * SMOOTHED:
+                    lines.append(_smooth(lines[0]))
+                yield curves.Panel(f"{title}: {name}", unit, tuple(lines))
+
+
+def _smooth(curve: curves.Curve) -> curves.Curve:
+    """Average a noisy curve over neighbouring steps."""
+    window = np.ones(SMOOTHED) / SMOOTHED
+    means = np.convolve(np.asarray(curve.values, float), window, mode="valid")
+    first = SMOOTHED // 2
+    steps = curve.steps[first : first + len(means)]
+    return curves.Curve(f"mean of {SMOOTHED} steps", steps, means.tolist())
 
 
 def _alignment(run: Run) -> tables.Table:

@@ -98,6 +98,7 @@ class Run:
         self.stages = {stage.name: stage for stage in stages}
         self.restored = Path(config.restore) if config.restore else None
         self._needs: dict[str, tuple[str, ...]] = {}
+        self._told: set[str] = set()
 
     def brought_in(self, name: str) -> bool:
         """Tell whether a stage's result is the restored run's.
@@ -160,10 +161,11 @@ class Run:
         done = self._is_finished(stage, folder, wanted, inputs)
         parallel.wait_for_all()  # nobody works before everybody has looked
         if done:
-            logging.info("%s: already done, in %s", stage.name, folder)
-            return
-        if stage.shared or parallel.process()[0] == 0:
+            if stage.name not in self._told:  # several stages may need it
+                logging.info("%s: already done, in %s", stage.name, folder)
+        elif stage.shared or parallel.process()[0] == 0:
             self._work(stage, folder, wanted, inputs)
+        self._told.add(stage.name)
         parallel.wait_for_all()
 
     def _work(

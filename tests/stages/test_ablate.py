@@ -13,7 +13,7 @@ from imas_jax.errors import UserError
 from imas_jax.evaluation.ablations import ABLATIONS
 from imas_jax.evaluation.protocol import Entry, SequenceScore
 from imas_jax.stages import ablate, protocol
-from imas_jax.stages.run import Output, Run
+from imas_jax.stages.run import Output, Run, adopt_network
 
 NAMES = ("cat-sway", "cup-pan")
 TRAINABLE = [row.name for row in ABLATIONS if "semantic" not in row.name]
@@ -188,21 +188,60 @@ def test_the_tool_trains_what_the_rows_own_config_says(row):
         assert made[section].to_json() == alone[section].to_json()
 
 
-@pytest.mark.slow
-def test_a_tiny_ablation_from_clips_to_table(root, tmp_path):
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """Two rows that were trained for real, as little as can be."""
+    folder = tmp_path_factory.mktemp("rows")
+    config = config_of(root, folder, "post-stage-2,post-stage-2-crf", base=tiny_base())
+    return folder, run(config, (*protocol.STAGES, *protocol.TOOLS))
+
+
+def tiny_base():
     base = tiny()
     base.discover.steps = base.refine.steps = 2
     base.data.layout = "davis"
-    rows = "post-stage-2,post-stage-2-crf"
-    config = config_of(root, tmp_path, rows, base=base)
-    told = run(config, (*protocol.STAGES, *protocol.TOOLS))
+    return base
+
+
+def labels(told):
+    return [m["label"] for m in told["methods"] if m["kind"] == "aligned"]
+
+
+@pytest.mark.slow
+def test_a_tiny_ablation_from_clips_to_table(trained):
+    folder, told = trained
     seen = [row["jaccard"]["frame_mean"]["mean"] for row in told["rows"]]
     assert all(0 <= value <= 1 for value in seen)
-    crf = json.loads(
-        (tmp_path / "rows/post-stage-2-crf/seed-0/evaluate/metrics.json").read_text()
-    )
-    labels = [m["label"] for m in crf["methods"] if m["kind"] == "aligned"]
-    assert labels == ["stage 1", "stage 2", "stage 2, CRF authors_post"]
-    homes = list((tmp_path / "stages").iterdir())
+    crf = folder / "rows/post-stage-2-crf/seed-0/evaluate/metrics.json"
+    assert labels(json.loads(crf.read_text())) == [
+        "stage 1",
+        "stage 2",
+        "stage 2, CRF authors_post",
+    ]
+    homes = list((folder / "stages").iterdir())
     assert sum(home.name.startswith("discover") for home in homes) == 1
     assert sum(home.name.startswith("refine") for home in homes) == 1
+
+
+@pytest.mark.slow
+def test_a_restored_run_is_scored_before_and_after_the_crf_twice_alike(
+    trained, root, tmp_path
+):
+    folder, told = trained
+    written = []
+    for workdir in (tmp_path / "a", tmp_path / "b"):
+        config = config_of(root, workdir, "", base=tiny_base()).unlock()
+        config.stage, config.predict.crf = "evaluate", "authors_post"
+        config.restore = str(folder / "rows/post-stage-2/seed-0")
+        config.model.width = 16  # the restored run's network is taken, not this
+        Run(adopt_network(config.lock()), protocol.STAGES).make("evaluate")
+        files = ("metrics.json", "per_sequence.csv", "tables.md")
+        written.append([(workdir / "evaluate" / name).read_bytes() for name in files])
+        assert not (workdir / "discover").exists()
+    assert written[0] == written[1]
+    restored = json.loads(written[0][0])
+    assert labels(restored) == ["stage 2", "stage 2, CRF authors_post"]
+    plain, crf = (m for m in restored["methods"] if m["kind"] == "aligned")
+    for method, row in zip((plain, crf), told["rows"], strict=True):
+        mean = method["protocols"]["frame_mean"]["jaccard"]["mean"]
+        assert mean == row["jaccard"]["frame_mean"]["mean"]

@@ -61,6 +61,10 @@ def test_the_report_opens_without_a_network(finished):
     page = (finished / "run/report/report.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
     assert "No annotations" in page
+    assert f"<p>1 clip, {FRAMES} frames</p>" in page
+    for caption in ("flow less camera", "reconstructed flow", "residual, its own"):
+        assert caption in page
+    assert "least agreement" in page
 
 
 def test_a_second_run_does_nothing_and_says_so(finished, caplog):
