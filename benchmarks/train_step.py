@@ -14,7 +14,7 @@ Compile time is apart. Memory: what XLA says the program holds at its peak, and 
 resident peak of a process of its own that only runs this case (device memory on an
 accelerator). FLOP/s come from XLA's count for our step, for both engines (the twin
 convolves merged features at their full size, as anyone would write it; ours does the
-same with a third fewer operations, `layers.MergingConv`); the share is of the best
+same with a fifth fewer operations, `layers.MergingConv`); the share is of the best
 matrix product measured here in the same precision. On an accelerator both may round
 float32 products to TF32. Prints one table, writes a JSON file.
 """
