@@ -113,6 +113,7 @@ def model() -> ConfigDict:
     """The network."""
     return ConfigDict(
         {
+            "name": "imas",  # imas | amd (another method, configs/amd.py)
             "backbone": "resnet50",  # resnet50 (paper) | resnet18 | unet (small clips)
             "width": 64,  # channels of the first stage
             "output_stride": 8,
@@ -144,6 +145,7 @@ def loss() -> ConfigDict:
             "symmetric": True,  # forward and backward flow (paper)
             "entropy": "off",  # off (paper) | rcf | intended
             "entropy_weight": 0.05,  # RCF; used unless entropy is off
+            "ssim": 0.85,  # amd only: share of SSIM in its photometric loss, rest L1
         }
     )
 

@@ -70,16 +70,14 @@ def hold_first(vectors: Float[Array, "b c 2"]) -> Float[Array, "b c 2"]:
     return vectors.at[:, 0].set(0.0)
 
 
-def split_channels(
-    maps: Float[Array, "b h w n*c"], n: int
-) -> Float[Array, "b h w c n"]:
+def split_channels(maps: Float[Array, "b h w k"], n: int) -> Float[Array, "b h w c n"]:
     """Read a head's component-major output as n components for each channel."""
     *lead, width = maps.shape
     return jnp.moveaxis(maps.reshape(*lead, n, width // n), -2, -1)
 
 
 def bounded_residual(
-    maps: Float[Array, "b h w 2*c"], bound: float, divisor: float
+    maps: Float[Array, "b h w k"], bound: float, divisor: float
 ) -> Float[Array, "b h w c 2"]:
     """Squash residual maps to at most `bound` pixels (equation 3).
 
@@ -95,7 +93,7 @@ def bounded_residual(
 
 
 def scaling_residual(
-    maps: Float[Array, "b h w 2*c"], vectors: Float[Array, "b c 2"], divisor: float
+    maps: Float[Array, "b h w k"], vectors: Float[Array, "b c 2"], divisor: float
 ) -> Float[Array, "b h w c 2"]:
     """Return what per-pixel scaling adds to each channel's vector (paper Tab. 4).
 

@@ -47,6 +47,47 @@ def appearance_loss(
     return positive_weight * above + negative_weight * below
 
 
+def photometric_loss(
+    image: Float[Array, "b h w k"],
+    reconstruction: Float[Array, "b h w k"],
+    ssim_share: float = 0.85,
+) -> Float[Array, ""]:
+    """Compare a frame with the other one warped to it (AMD's loss).
+
+    Args:
+        image: Frame, levels in [0, 1].
+        reconstruction: The warped one.
+        ssim_share: Weight of `(1 - SSIM) / 2`; the rest is the mean absolute error.
+    """
+    error = jnp.abs(image - reconstruction).mean()
+    unlike = (1.0 - ssim(image, reconstruction).mean()) / 2.0
+    return ssim_share * unlike + (1.0 - ssim_share) * error
+
+
+def ssim(
+    a: Float[Array, "b h w k"], b: Float[Array, "b h w k"]
+) -> Float[Array, "b h2 w2 k"]:
+    """Structural similarity of images in [0, 1], over windows of 3x3 inside them.
+
+    Wang et al., *Image Quality Assessment*, 2004, equation 13, with its constants.
+    """
+    brightness, contrast = 0.01**2, 0.03**2
+
+    def mean(x: Array) -> Array:
+        # Sums of slices: XLA on a CPU is slow at a pooling window.
+        rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+        return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9.0
+
+    mean_a, mean_b = mean(a), mean(b)
+    # Variances about the windows' means; never below zero by rounding.
+    var_a = jnp.maximum(mean(a * a) - mean_a**2, 0.0)
+    var_b = jnp.maximum(mean(b * b) - mean_b**2, 0.0)
+    covariance = mean(a * b) - mean_a * mean_b
+    return ((2 * mean_a * mean_b + brightness) * (2 * covariance + contrast)) / (
+        (mean_a**2 + mean_b**2 + brightness) * (var_a + var_b + contrast)
+    )
+
+
 def entropy(masks: Float[Array, "*b c"]) -> Float[Array, ""]:
     """Mean entropy of the masks over pixels, nats (zero-safe)."""
     safe = jnp.where(masks > 0, masks, 1.0)

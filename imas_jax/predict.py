@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from imas_jax import geometry
 from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
-from imas_jax.models.imas import IMAS
+from imas_jax.models.segmenter import Segmenter
 
 
 class Predictor:
@@ -28,7 +28,7 @@ class Predictor:
         config: The `predict` part of a config.
     """
 
-    def __init__(self, model: IMAS, variables: Tree, config: ConfigDict):
+    def __init__(self, model: Segmenter, variables: Tree, config: ConfigDict):
         self._variables = jax.device_put(variables)
         self._short_side, self._batch = config.short_side, config.batch_size
         self._flip = config.flip

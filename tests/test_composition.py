@@ -161,8 +161,10 @@ def test_clamping_keeps_what_is_inside_and_zero_turns_it_off():
 def test_gradients_agree_with_finite_differences(pathway):
     with jax.enable_x64(True):
         rng = np.random.default_rng(3)
-        flow = 4 * rng.normal(size=(1, 4, 5, 2))
-        logits, maps = rng.normal(size=(1, 4, 5, 3)), rng.normal(size=(1, 4, 5, 6))
+        flow, logits, maps = (
+            jnp.asarray(rng.normal(size=(1, 4, 5, k))) for k in (2, 3, 6)
+        )
+        flow = 4 * flow
         direction = [rng.normal(size=array.shape) for array in (logits, maps)]
 
         def total(logits, maps):

@@ -74,8 +74,9 @@ def test_every_recipe_has_a_miniature_that_only_shrinks_it(name):
     assert small.discover.steps <= config.discover.steps
 
 
-def test_miniatures_go_through_both_steps():
-    check(build("davis", "runlocal"))
+@pytest.mark.parametrize("name", ["davis", "amd"])
+def test_miniatures_go_through_both_steps(name):
+    check(build(name, "runlocal"))
 
 
 def distinct_networks():

@@ -110,6 +110,14 @@ def normalize(pixels: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
     return (pixels / 255.0 - mean) / std
 
 
+def denormalize(frames: Float[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
+    """Bring the network's frames back to levels in [0, 1]."""
+    lead = (1,) * (frames.ndim - 1)
+    mean = jnp.asarray(conventions.IMAGENET_MEAN, jnp.float32).reshape(*lead, 3)
+    std = jnp.asarray(conventions.IMAGENET_STD, jnp.float32).reshape(*lead, 3)
+    return frames * std + mean
+
+
 def draw_parameters(key: Array, size: tuple[int, int], config: ConfigDict) -> Draw:
     """Draw the choices for one pair of frames of `size`.
 

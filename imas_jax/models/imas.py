@@ -6,44 +6,23 @@ neither data sets nor devices.
 """
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from imas_jax import composition, errors, geometry
 from imas_jax.conventions import Prediction
-from imas_jax.models import heads, layers, resnet, unet
+from imas_jax.models import amd, heads, layers, resnet, segmenter
+from imas_jax.models.segmenter import Backbone, ModelSpec, Pathway, wide
 
-Backbone = Literal["resnet50", "resnet18", "unet"]
-Pathway = Literal["residual", "none", "scaling", "affine", "residual_affine"]
 LEARNED = ("residual", "scaling", "residual_affine")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """The network's choices; fields are those of `config.model` (configs/davis.py)."""
-
-    backbone: Backbone
-    width: int
-    output_stride: int
-    channels: int
-    feature_merging: bool
-    head_width: int
-    head_dilation: int
-    dropout: float
-    pathway: Pathway
-    motion_width: int
-    residual_bound: float
-    residual_divisor: float
-    still_background: bool
-
-
-def make_model(config: ConfigDict, axis_name: str | None = None) -> "IMAS":
-    """Build the network of a config.
+def make_model(config: ConfigDict, axis_name: str | None = None) -> "IMAS | amd.AMD":
+    """Build the network of a config: IMAS, or AMD, which it is compared with.
 
     Args:
         config: The whole config; reads `model` and `precision`.
@@ -54,14 +33,16 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> "IMAS":
     """
     names = [field.name for field in dataclasses.fields(ModelSpec)]
     spec = ModelSpec(**{name: config.model[name] for name in names})
-    check_spec(spec, config.precision)
-    return IMAS(spec, axis_name, DTYPES[config.precision])
+    check_spec(spec, config.precision, config.model.name)
+    network = amd.AMD if config.model.name == "amd" else IMAS
+    return network(spec, axis_name, DTYPES[config.precision])
 
 
-def check_spec(spec: ModelSpec, precision: str) -> None:
+def check_spec(spec: ModelSpec, precision: str, name: str) -> None:
     """Refuse a network that cannot be built, naming every field at fault."""
     problems = errors.ProblemList()
     choices = {
+        "model.name": (name, ("imas", "amd")),
         "model.backbone": (spec.backbone, get_args(Backbone)),
         "model.pathway": (spec.pathway, get_args(Pathway)),
         "precision": (precision, tuple(DTYPES)),
@@ -72,11 +53,17 @@ def check_spec(spec: ModelSpec, precision: str) -> None:
             listed = ", ".join(str(choice) for choice in known)
             problems.add(field, f"{value!r} is none of {listed}")
     minima = {"width": 1, "channels": 2, "head_width": 1, "head_dilation": 1}
-    for name, least in {**minima, "motion_width": 0}.items():
-        if (value := getattr(spec, name)) < least:
-            problems.add(f"model.{name}", f"{value} is below {least}")
+    minima["motion_width"] = 1 if name == "amd" else 0
     if spec.backbone == "unet" and spec.output_stride != 8:
         problems.add("model.output_stride", "the unet backbone has 8 only")
+    if name == "amd":
+        if spec.pathway != "none":
+            problems.add("model.pathway", f"{spec.pathway!r}; amd has none")
+        if spec.still_background:
+            problems.add("model.still_background", "amd's background moves as seen")
+    for field, least in minima.items():
+        if (value := getattr(spec, field)) < least:
+            problems.add(f"model.{field}", f"{value} is below {least}")
     if not 0 <= spec.dropout < 1:
         problems.add("model.dropout", f"{spec.dropout} is not in [0, 1)")
     if spec.residual_divisor <= 0:
@@ -98,37 +85,23 @@ def mask_size(model: ConfigDict, size: tuple[int, int]) -> tuple[int, int]:
     return (-(-size[0] // stride), -(-size[1] // stride))
 
 
-class IMAS(nn.Module):
+class IMAS(segmenter.Segmenter):
     """Backbone, heads and motion pooling.
 
     Parameters live under `backbone`, `segmentation_head`, `residual_head` (pathways
     `LEARNED`) and `motion_pooling` (unless its width is 0).
 
-    Attributes:
-        spec: The network's choices.
-        axis_name: Device axis over which batch norm is synchronised, or None.
-        dtype: Computation type of backbone and heads, or None for the input's.
-            Logits, residual maps and the reconstruction are float32 at least.
+    Residual maps and the reconstruction are float32 at least, as logits are.
     """
-
-    spec: ModelSpec
-    axis_name: str | None = None
-    dtype: Any = None
 
     def setup(self) -> None:
         """Make the parts the spec asks for."""
+        super().setup()
         spec = self.spec
-        self.backbone = make_backbone(spec, self.axis_name, self.dtype)
-        head = {
-            "width": spec.head_width,
-            "dilation": spec.head_dilation,
-            "dropout": spec.dropout,
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
-        self.segmentation_head = heads.SegmentationHead(spec.channels, **head)
         if spec.pathway in LEARNED:
-            self.residual_head = heads.ResidualFlowHead(4 * spec.channels, **head)
+            self.residual_head = heads.ResidualFlowHead(
+                4 * spec.channels, **self.head_settings()
+            )
         self.motion_pooling = heads.MotionPooling(spec.motion_width)
 
     def __call__(self, frames: Float[Array, "b 2 h w 3"], train: bool) -> Prediction:
@@ -141,25 +114,16 @@ class IMAS(nn.Module):
         """
         b = frames.shape[0]
         features = self.features(frames.reshape(-1, *frames.shape[2:]), train)
-        logits = self._mask_logits(features, train)
+        logits = self.mask_logits(features, train)
         logits = logits.reshape(b, 2, *logits.shape[1:])
         forward = backward = None
         if self.spec.pathway in LEARNED:
             deep = features.deep.reshape(b, 2, *features.deep.shape[1:])
             pair = layers.Features(None, jnp.concatenate([deep[:, 0], deep[:, 1]], -1))
-            forward, backward = jnp.split(_wide(self.residual_head(pair, train)), 2, -1)
+            forward, backward = jnp.split(wide(self.residual_head(pair, train)), 2, -1)
         if self.is_initializing():
             self.motion_pooling(jnp.zeros((1, 2, 2, 2), logits.dtype))
         return Prediction(logits, forward, backward)
-
-    def segment(self, frames: Float[Array, "b h w 3"]) -> Float[Array, "b hm wm c"]:
-        """Return mask logits of single normalised frames, for inference."""
-        return self._mask_logits(self.features(frames, train=False), train=False)
-
-    def features(self, frames: Float[Array, "b h w 3"], train: bool) -> layers.Features:
-        """Return what the backbone sees in single normalised frames."""
-        stages = self.backbone(frames, train)
-        return layers.Features(merge=stages[0], deep=stages[-1])
 
     def reconstruct(
         self,
@@ -195,28 +159,3 @@ class IMAS(nn.Module):
                 maps, spec.residual_bound, spec.residual_divisor
             )
         return path + composition.compose(masks, flows)
-
-    def _mask_logits(
-        self, features: layers.Features, train: bool
-    ) -> Float[Array, "b hm wm c"]:
-        if not self.spec.feature_merging:
-            features = features.replace(merge=None)
-        return _wide(self.segmentation_head(features, train))
-
-
-def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Module:
-    """Build the backbone a spec names: frames -> stages, first 1/4, last deepest."""
-    if spec.backbone == "unet":
-        return unet.UNet(spec.width, dtype=dtype, axis_name=axis_name)
-    return resnet.ResNet(
-        depth=50 if spec.backbone == "resnet50" else 18,
-        width=spec.width,
-        output_stride=spec.output_stride,
-        axis_name=axis_name,
-        dtype=dtype,
-    )
-
-
-def _wide(x: Array) -> Array:
-    """Return float32 (or wider) for softmax, flow and losses."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

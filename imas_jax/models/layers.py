@@ -76,7 +76,7 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         dtype = self.dtype or x.dtype
-        x, kernel = x.astype(dtype), kernel.astype(dtype)
+        x, kernel = x.astype(dtype), jnp.asarray(kernel, dtype)
         x = convolve(x, kernel, self.stride, self.dilation, self.precision)
         if self.bias:
             bias = self.param("bias", self.bias_init, (self.features,))
@@ -109,7 +109,7 @@ class MergingConv(nn.Module):
         shallow = deep[..., :0] if x.merge is None else x.merge.astype(dtype)
         k, size = shallow.shape[-1], (shallow.shape[1], shallow.shape[2])
         shape = (3, 3, k + deep.shape[-1], self.features)
-        kernel = self.param("kernel", he_fan_out, shape).astype(dtype)
+        kernel = jnp.asarray(self.param("kernel", he_fan_out, shape), dtype)
         if deep.shape[-1] < MANY * self.features:
             both = jnp.concatenate([shallow, resize(deep, size)], axis=-1)
             return convolve(both, kernel, dilation=self.dilation)

@@ -71,6 +71,13 @@ def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
             "change model.backbone, or set --config.model.weights=",
         )
     file = recognise(path, torch_files.read_checkpoint(path))
+    others = variables["params"].keys() - weight_names.PARTS.keys()
+    if file.layout.whole and others:
+        raise errors.UserError(
+            f"{path} holds the authors' whole network, which has no {min(others)}",
+            "weights of a backbone alone, or model.name imas",
+            "set --config.model.weights= or --config.model.name=imas",
+        )
     return fill_network(variables, file, averaged)
 
 

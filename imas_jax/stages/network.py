@@ -16,6 +16,7 @@ from imas_jax.data import crops, pipeline
 from imas_jax.data import training_set as training_sets
 from imas_jax.errors import UserError
 from imas_jax.models import pretrained
+from imas_jax.models.amd import AMD
 from imas_jax.models.imas import IMAS, make_model, mask_size
 from imas_jax.stages import inputs
 from imas_jax.stages.run import Run
@@ -38,12 +39,12 @@ class Appearance:
     targets: Path
 
 
-def build_model(config: ConfigDict, axis_name: str | None = None) -> IMAS:
+def build_model(config: ConfigDict, axis_name: str | None = None) -> IMAS | AMD:
     """Build the config's network."""
     return make_model(config, axis_name)
 
 
-def initial_variables(model: IMAS, config: ConfigDict) -> Tree:
+def initial_variables(model: IMAS | AMD, config: ConfigDict) -> Tree:
     """Start a network: random, with backbone weights from a file where one is named."""
     # Parameters do not depend on the size of the frames they are made with.
     frames = jnp.zeros((1, 2, 64, 64, 3))

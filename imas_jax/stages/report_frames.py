@@ -44,8 +44,7 @@ class Views:
             one.clip.name: one for one in evaluate.annotated_clips(run.config)
         }
         self._trained: dict[str, Clip] = {}
-        explains = self._flow and run.config.model.name == "imas"
-        self._explainer = explain.Explainer(run) if explains else None
+        self._explainer = explain.explainer(run) if self._flow else None
 
     def draw(self, clips: Sequence[Clip]) -> tuple[report.SequenceView, ...]:
         """Draw the clips that went worst, as many as `report.sequences`."""

@@ -17,6 +17,9 @@ from imas_jax.training import parallel
 from imas_jax.training.state import TrainState
 from imas_jax.training.watching import NOBODY, Watcher
 
+# What a line for people has: metric, digits, unit.
+SHOWN = (("loss", 4, ""), ("motion", 3, " px"), ("photometric", 4, ""))
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -138,7 +141,11 @@ class MetricsLog:
         os.replace(aside, aside.with_suffix(".json"))
         self._line.show(
             pending[-1][0],
-            f"loss {values['loss']:.4f}  motion {values['motion']:.3f} px",
+            "  ".join(
+                f"{name} {values[name]:.{digits}f}{unit}"
+                for name, digits, unit in SHOWN
+                if name in values
+            ),
             f"data {100 * timing['waiting']:.1f} %",
         )
         self._watcher.scalars(pending[-1][0], values)

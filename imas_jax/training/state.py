@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from imas_jax.conventions import Tree
+from imas_jax.conventions import HostOrDevice, Tree
 
 # Streams of randomness; a key is fold_in(fold_in(root, stream), step).
 AUGMENT, DROPOUT = 1, 2
@@ -26,12 +26,12 @@ class TrainState:
         seed: Root of every random key.
     """
 
-    step: jax.Array
+    step: HostOrDevice
     params: Tree
     batch_stats: Tree
     opt_state: Any
     ema: Tree | None
-    seed: jax.Array
+    seed: HostOrDevice
 
     @property
     def variables(self) -> Tree:

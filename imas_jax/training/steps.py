@@ -13,10 +13,12 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from imas_jax import composition, losses
+from imas_jax import composition, geometry, losses
 from imas_jax.conventions import Batch, Prediction, Sample, Tree
-from imas_jax.data.augment import augment
+from imas_jax.data.augment import augment, denormalize
+from imas_jax.models.amd import AMD, JointPrediction
 from imas_jax.models.imas import IMAS
+from imas_jax.models.segmenter import wide
 from imas_jax.training import parallel
 from imas_jax.training.state import AUGMENT, DROPOUT, TrainState
 
@@ -25,7 +27,7 @@ LossFunction = Callable[[Tree, Tree, Sample, Any], tuple[Array, tuple[Metrics, T
 
 
 def make_loss(
-    model: IMAS,
+    model: IMAS | AMD,
     config: ConfigDict,
     stage: str,
     channels: tuple[int, ...] = (),
@@ -36,7 +38,7 @@ def make_loss(
     Args:
         model: The network.
         config: The whole config; `model`, `loss` and `refine` are read.
-        stage: "discover" (equation 6) or "refine" (equation 9).
+        stage: "discover" (equation 6; AMD's loss) or "refine" (equation 9).
         channels: The object's channels (one in the paper), used by "refine".
         train: Whether batch normalisation uses batch statistics.
 
@@ -57,9 +59,13 @@ def make_loss(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        masks = jax.nn.softmax(prediction.logits.astype(_wide(prediction)), axis=-1)
-        metrics = _motion(model, config, variables, sample, masks, prediction)
-        total = weight * metrics["motion"]
+        masks = jax.nn.softmax(wide(prediction.logits), axis=-1)
+        seen = (config, variables, sample, masks, prediction)
+        if isinstance(model, AMD):
+            total, metrics = _photometric(model, *seen)
+        else:
+            total, metrics = _motion(model, *seen)
+        total = weight * total
         if stage == "discover" and config.loss.entropy != "off":
             kinds = {"rcf": losses.entropy_rcf, "intended": losses.entropy}
             metrics["entropy"] = kinds[config.loss.entropy](masks)
@@ -78,11 +84,6 @@ def make_loss(
     return loss
 
 
-def _wide(prediction: Prediction) -> Any:
-    """Return the type losses are computed in: float32, or float64 under x64."""
-    return jnp.promote_types(prediction.logits.dtype, jnp.float32)
-
-
 def _motion(
     model: IMAS,
     config: ConfigDict,
@@ -90,8 +91,8 @@ def _motion(
     sample: Sample,
     masks: Float[Array, "b 2 hm wm c"],
     prediction: Prediction,
-) -> Metrics:
-    """Motion loss of one or both directions (equation 6), pixels."""
+) -> tuple[Array, Metrics]:
+    """Return the motion loss of one or both directions (equation 6), pixels."""
     directions = [(0, sample.flow_forward, prediction.residual_forward)]
     if config.loss.symmetric:
         directions.append((1, sample.flow_backward, prediction.residual_backward))
@@ -103,7 +104,36 @@ def _motion(
         )
         parts.append(losses.motion_loss(flow, reconstruction, config.loss.kind))
     names = ("motion_forward", "motion_backward")
-    return {**dict(zip(names, parts, strict=False)), "motion": sum(parts)}
+    total = jnp.sum(jnp.stack(parts))
+    return total, {**dict(zip(names, parts, strict=False)), "motion": total}
+
+
+def _photometric(
+    model: AMD,
+    config: ConfigDict,
+    variables: Tree,
+    sample: Sample,
+    masks: Float[Array, "b 2 hm wm c"],
+    prediction: JointPrediction,
+) -> tuple[Array, Metrics]:
+    """Return AMD's loss: each frame against the other one, warped to it.
+
+    The flow in `sample` is not read.
+    """
+    images = denormalize(sample.frames)
+    size = (images.shape[2], images.shape[3])
+    motions = (prediction.motion_forward, prediction.motion_backward)
+    parts = []
+    for frame in (0, 1) if config.loss.symmetric else (0,):
+        flow = model.apply(variables, masks[:, frame], motions[frame], method="flow")
+        warped = jax.vmap(geometry.warp)(
+            images[:, 1 - frame], geometry.resize(flow, size)
+        )
+        parts.append(
+            losses.photometric_loss(images[:, frame], warped, config.loss.ssim)
+        )
+    total = jnp.sum(jnp.stack(parts))
+    return total, {"photometric": total}
 
 
 def make_step(

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from configs import davis
 from imas_jax import errors
-from imas_jax.models import imas
+from imas_jax.models import imas, segmenter
 
 
 def small_config(**model):
@@ -61,7 +61,7 @@ def test_inference_size_of_the_paper_is_98_by_175():
     assert imas.mask_size(davis.get_config().model, (392, 697)) == (98, 175)
 
 
-@pytest.mark.parametrize("pathway", typing.get_args(imas.Pathway))
+@pytest.mark.parametrize("pathway", typing.get_args(segmenter.Pathway))
 def test_every_pathway_owns_only_what_it_uses(pathway):
     model, variables, _ = start(small_config(pathway=pathway))
     has_head = pathway in ("residual", "scaling", "residual_affine")

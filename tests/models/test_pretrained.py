@@ -253,6 +253,12 @@ def test_weights_of_something_else_are_refused_by_their_names(tmp_path):
         pretrained.load_into(small_model(), path)
 
 
+def test_the_authors_whole_network_is_refused_for_another_method(tmp_path):
+    path = save(tmp_path / "rcf", authors_checkpoint())
+    with pytest.raises(errors.UserError, match=r"has no motion_head"):
+        pretrained.load_into(small_model(name="amd", pathway="none"), path)
+
+
 def test_weights_for_a_unet_are_refused(tmp_path):
     path = save(tmp_path / "densecl", torch_resnet())
     with pytest.raises(errors.UserError, match="not a ResNet"):

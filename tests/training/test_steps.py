@@ -1,3 +1,6 @@
+import functools
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,13 +17,18 @@ from imas_jax.training.state import create_state, make_optimizer, polynomial_sch
 
 
 @pytest.fixture
-def config(tmp_path):
-    config = tiny_config(tmp_path, tmp_path)
-    config.model.dropout = 0.0
-    return config
+def config():
+    return tiny()
 
 
-def random_batch(config, count=8, target=False, seed=0):
+def tiny():
+    return tiny_config(Path("clips"), Path("run"))  # neither is touched
+
+
+EMA = 0.9
+
+
+def random_batch(count=8, target=False, seed=0):
     rng = np.random.default_rng(seed)
     flow = rng.normal(size=(2, count, 24, 32, 2)).astype(np.float16)
     return Batch(
@@ -35,70 +43,85 @@ def random_batch(config, count=8, target=False, seed=0):
 
 
 def start(config, optimizer, ema=0.0):
-    model = make_model(config)
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    frames = jnp.zeros((1, 2, 32, 48, 3))
-    variables = jax.jit(lambda: model.init(keys, frames, train=False))()
+    """Start from drawn weights: nothing is compiled for it."""
+    init = functools.partial(make_model(config).init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 2, 32, 48, 3)))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if leaf.ndim == 4:
+            spread = np.prod(leaf.shape[:3]) ** -0.5
+            return jnp.asarray(rng.normal(0, spread, leaf.shape), leaf.dtype)
+        centre = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return jnp.asarray(rng.normal(centre, 0.1, leaf.shape), leaf.dtype)
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
     return create_state(variables, optimizer, 0, ema)
 
 
-def take_steps(config, stage, devices, optimizer, count=1, ema=0.0):
-    """Run some steps on the first `devices` devices; return state and last metrics."""
+@functools.cache
+def take_steps(stage, devices):
+    """Take two steps on the first `devices` devices; return both states and metrics.
+
+    Plain SGD: Adam would hide a gradient that is scaled by the number of devices.
+    """
+    config, optimizer = tiny(), optax.sgd(0.1)
     model = make_model(config, parallel.AXIS)
     loss = steps.make_loss(model, config, stage, (1,))
     size = mask_size(config.model, tuple(config.augment.crop))
-    step = steps.make_step(loss, optimizer, config, ema, size)
+    step = steps.make_step(loss, optimizer, config, EMA, size)
     traces = []
 
     def counted(state, batch):
         traces.append(len(traces))
         return step(state, batch)
 
-    run = parallel.run_on_devices(counted, jax.local_devices()[:devices])
-    state = parallel.replicate(
-        start(config, optimizer, ema), jax.local_devices()[:devices]
-    )
-    first = 0
-    for number in range(count):
-        batch = random_batch(config, target=stage == "refine", seed=number)
+    chosen = jax.local_devices()[:devices]
+    run = parallel.run_on_devices(counted, chosen)
+    state = parallel.replicate(start(config, optimizer, EMA), chosen)
+    taken = []
+    for number in range(2):
+        batch = random_batch(target=stage == "refine", seed=number)
         state, metrics = run(state, parallel.split(batch, devices))
+        taken.append(parallel.unreplicate((state, metrics)))
         first = len(traces) if number == 0 else first
     assert len(traces) == first, "a later step was traced again"
-    return parallel.unreplicate(state), parallel.unreplicate(metrics)
+    return taken
 
 
 @pytest.mark.parametrize("stage", ["discover", "refine"])
-def test_eight_devices_take_the_step_of_one(config, stage):
-    # Plain SGD: Adam would hide a gradient that is scaled by the number of devices.
-    sgd = optax.sgd(0.1)
-    one, metrics_1 = take_steps(config, stage, 1, sgd, count=2)
-    many, metrics_8 = take_steps(config, stage, 8, sgd, count=2)
+@pytest.mark.parametrize("number", [0, 1])
+def test_eight_devices_take_the_steps_of_one(stage, number):
+    one, metrics_1 = take_steps(stage, 1)[number]
+    many, metrics_8 = take_steps(stage, 8)[number]
     chex.assert_trees_all_close(metrics_1, metrics_8, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(one.params, many.params, rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_close(one.batch_stats, many.batch_stats, rtol=1e-5, atol=1e-5)
 
 
-def test_shapes_are_traced_once(config):
-    state, _ = take_steps(config, "discover", 2, optax.sgd(0.1), count=3)
-    assert int(state.step) == 3
+def test_shapes_are_traced_once():
+    state, _ = take_steps("discover", 8)[-1]  # which counts its traces
+    assert int(state.step) == 2
 
 
 def test_the_average_lags_behind_and_takes_statistics_along(config):
-    state, _ = take_steps(config, "discover", 1, optax.sgd(0.1), count=1, ema=0.9)
+    state, _ = take_steps("discover", 1)[0]
     first = start(config, optax.sgd(0.1))
     # Averaged before the update (authors' order): parameters have not moved yet.
     chex.assert_trees_all_close(state.ema["params"], first.params, rtol=1e-6)
     expected = jax.tree.map(
-        lambda old, new: 0.9 * old + 0.1 * new, first.batch_stats, state.batch_stats
+        lambda old, new: EMA * old + (1 - EMA) * new,
+        first.batch_stats,
+        state.batch_stats,
     )
     chex.assert_trees_all_close(state.ema["batch_stats"], expected, rtol=1e-5)
 
 
 def flat_sample(flow):
     """Wrap constant forward flow; backward is its opposite."""
-    field = np.broadcast_to(np.asarray(flow, np.float32), (2, 8, 12, 2))
+    field = jnp.broadcast_to(jnp.asarray(flow, jnp.float32), (2, 8, 12, 2))
     frames = np.random.default_rng(0).normal(size=(2, 2, 32, 48, 3))
-    return Sample(frames.astype(np.float32), field, -field, None)
+    return Sample(jnp.asarray(frames, jnp.float32), field, -field, None)
 
 
 def test_uniform_flow_costs_nothing_without_learned_pooling(config):
@@ -117,9 +140,9 @@ def test_the_target_flow_is_clamped_too(config):
     config.model.pathway = "none"
     model = make_model(config)
     state = start(config, optax.sgd(0.1))
-    loss = steps.make_loss(model, config, "discover")
+    loss = jax.jit(steps.make_loss(model, config, "discover"))
     rng = np.random.default_rng(1)
-    field = np.where(rng.random((2, 8, 12, 2)) < 0.5, 25.0, 300.0).astype(np.float32)
+    field = jnp.where(rng.random((2, 8, 12, 2)) < 0.5, 25.0, 300.0)
     sample = flat_sample([0.0, 0.0]).replace(flow_forward=field, flow_backward=field)
     total, _ = loss(state.params, state.batch_stats, sample, jax.random.key(0))
     assert float(total) < 1e-4  # everything beyond 20 px is 20 px: a uniform flow
@@ -130,8 +153,8 @@ def test_one_direction_is_half_of_the_symmetric_loss(config):
     state = start(config, optax.sgd(0.1))
     rng = np.random.default_rng(2)
     sample = flat_sample([0.0, 0.0]).replace(
-        flow_forward=rng.normal(size=(2, 8, 12, 2)).astype(np.float32),
-        flow_backward=rng.normal(size=(2, 8, 12, 2)).astype(np.float32),
+        flow_forward=jnp.asarray(rng.normal(size=(2, 8, 12, 2)), jnp.float32),
+        flow_backward=jnp.asarray(rng.normal(size=(2, 8, 12, 2)), jnp.float32),
     )
     args = (state.params, state.batch_stats, sample, jax.random.key(0))
     both, (parts, _) = jax.jit(steps.make_loss(model, config, "discover"))(*args)
@@ -152,21 +175,22 @@ def test_gradients_agree_with_finite_differences(config):
         stats = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), state.batch_stats)
         rng = np.random.default_rng(3)
         sample = Sample(
-            rng.normal(size=(2, 2, 32, 48, 3)),
-            rng.normal(size=(2, 8, 12, 2)),
-            rng.normal(size=(2, 8, 12, 2)),
+            jnp.asarray(rng.normal(size=(2, 2, 32, 48, 3))),
+            jnp.asarray(rng.normal(size=(2, 8, 12, 2))),
+            jnp.asarray(rng.normal(size=(2, 8, 12, 2))),
             None,
         )
         loss = steps.make_loss(model, config, "discover")
 
         @jax.jit
-        def value(params):
+        @jax.value_and_grad
+        def value_and_slopes(params):
             return loss(params, stats, sample, jax.random.key(0))[0]
 
         direction = jax.tree.map(
             lambda x: jnp.asarray(np.random.default_rng(4).normal(size=x.shape)), wide
         )
-        gradient = jax.grad(value)(wide)
+        gradient = value_and_slopes(wide)[1]
         predicted = sum(
             jnp.vdot(a, b)
             for a, b in zip(
@@ -176,9 +200,8 @@ def test_gradients_agree_with_finite_differences(config):
         small = 1e-6
 
         def at(sign):
-            return value(
-                jax.tree.map(lambda x, d: x + sign * small * d, wide, direction)
-            )
+            moved = jax.tree.map(lambda x, d: x + sign * small * d, wide, direction)
+            return value_and_slopes(moved)[0]
 
         measured = (at(1.0) - at(-1.0)) / (2 * small)
         # ReLU and L1 have kinks; a step of 1e-6 crosses few of them.

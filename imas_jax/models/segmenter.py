@@ -1,0 +1,102 @@
+"""The appearance network: single frames -> mask logits. What every model here has.
+
+Paper Sec. 3.2: backbone and segmentation head. Only this part is used to predict.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from imas_jax.models import heads, layers, resnet, unet
+
+Backbone = Literal["resnet50", "resnet18", "unet"]
+Pathway = Literal["residual", "none", "scaling", "affine", "residual_affine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The network's choices; fields are those of `config.model` (configs/davis.py)."""
+
+    backbone: Backbone
+    width: int
+    output_stride: int
+    channels: int
+    feature_merging: bool
+    head_width: int
+    head_dilation: int
+    dropout: float
+    pathway: Pathway
+    motion_width: int
+    residual_bound: float
+    residual_divisor: float
+    still_background: bool
+
+
+class Segmenter(nn.Module):
+    """Backbone and segmentation head, under `backbone` and `segmentation_head`.
+
+    Attributes:
+        spec: The network's choices.
+        axis_name: Device axis over which batch norm is synchronised, or None.
+        dtype: Computation type of backbone and heads, or None for the input's.
+            Logits are float32 at least.
+    """
+
+    spec: ModelSpec
+    axis_name: str | None = None
+    dtype: Any = None
+
+    def setup(self) -> None:
+        """Make both parts."""
+        self.backbone = make_backbone(self.spec, self.axis_name, self.dtype)
+        self.segmentation_head = heads.SegmentationHead(
+            self.spec.channels, **self.head_settings()
+        )
+
+    def head_settings(self) -> dict[str, Any]:
+        """Return what all heads of the network have in common."""
+        return {
+            "width": self.spec.head_width,
+            "dilation": self.spec.head_dilation,
+            "dropout": self.spec.dropout,
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+        }
+
+    def segment(self, frames: Float[Array, "b h w 3"]) -> Float[Array, "b hm wm c"]:
+        """Return mask logits of single normalised frames, for inference."""
+        return self.mask_logits(self.features(frames, train=False), train=False)
+
+    def features(self, frames: Float[Array, "b h w 3"], train: bool) -> layers.Features:
+        """Return what the backbone sees in single normalised frames."""
+        stages = self.backbone(frames, train)
+        return layers.Features(merge=stages[0], deep=stages[-1])
+
+    def mask_logits(
+        self, features: layers.Features, train: bool
+    ) -> Float[Array, "b hm wm c"]:
+        """Return mask logits of single frames from their features."""
+        if not self.spec.feature_merging:
+            features = layers.Features(None, features.deep)
+        return wide(self.segmentation_head(features, train))
+
+
+def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Module:
+    """Build the backbone a spec names: frames -> stages, first 1/4, last deepest."""
+    if spec.backbone == "unet":
+        return unet.UNet(spec.width, dtype=dtype, axis_name=axis_name)
+    return resnet.ResNet(
+        depth=50 if spec.backbone == "resnet50" else 18,
+        width=spec.width,
+        output_stride=spec.output_stride,
+        axis_name=axis_name,
+        dtype=dtype,
+    )
+
+
+def wide(x: Array) -> Array:
+    """Return float32 (or wider) for softmax, flow and losses."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
