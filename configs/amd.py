@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "name": "amd",
             "channels": 5,  # AMD
             "pathway": "none",  # one motion a channel and nothing beside it
-            "motion_width": 32,  # ours: of the motion network
+            "motion_width": 16,  # ours: of the motion network
             "residual_bound": 20.0,  # ours: the fastest motion, pixels of the crop
             "still_background": False,
         }
