@@ -1,10 +1,13 @@
-"""Choices of `configs/video.py`, each changed alone: J of stage 1 on single clips.
+r"""Choices of `configs/video.py`, each changed alone: J on single clips.
 
     python benchmarks/choices.py --root=DAVIS-240p --out=benchmarks/results/choices
+    python benchmarks/choices.py --root=DAVIS-240p --result --first=2 --seeds=0 \
+        --out=benchmarks/results/choices_result
 
 Every ninth sequence from the second on: none is among those that benchmarks/video.py
-reports. Stage 1 only, because that is what these choices act on; the CRF's presets have
-benchmarks/crf_presets.py. Runs that are finished are not repeated.
+reports. Stage 1, because that is what these choices act on; `--result` goes on to
+stage 2 and the CRF. The CRF's presets have benchmarks/crf_presets.py. Runs that are
+finished are not repeated, and the table is written anew after each choice.
 """
 
 import argparse
@@ -28,9 +31,9 @@ CHOICES = {
     ),
     "model.motion_width=64": ("--config.model.motion_width=64",),
 }
-COLUMNS = [
-    video.COLUMNS.index(c) for c in (("stage 1", "aligned"), ("stage 1", "oracle"))
-]
+# What is compared, and with it whether the channel was annotations' choice.
+STAGE_1_COLUMNS = {"aligned channel": 1, "oracle channel": 4}
+RESULT_COLUMNS = {"result": 3, "stage 2": 2, "stage 1": 1}
 
 
 def main() -> None:
@@ -39,13 +42,18 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-choices"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--result", action="store_true", help="whole protocol")
+    parser.add_argument("--first", type=int, default=len(CHOICES), help="how many")
     known = parser.parse_args()
     folders = sorted(next(known.root.glob("JPEGImages/*")).iterdir())
     clips = [folder.name for folder in folders][1::9]
     seeds = [int(seed) for seed in known.seeds.split(",")]
-    shared = (*STAGE_1, f"--config.flow.root={(known.work / 'flow').resolve()}")
+    shared = (f"--config.flow.root={(known.work / 'flow').resolve()}",)
+    shared = (
+        ("--config.overwrite=True", *shared) if known.result else (*STAGE_1, *shared)
+    )
     scores = {}
-    for number, (name, overrides) in enumerate(CHOICES.items()):
+    for number, (name, overrides) in enumerate([*CHOICES.items()][: known.first]):
         rows = [
             video.run(known.root, known.work / str(number), c, s, [*shared, *overrides])
             for c in clips
@@ -63,35 +71,38 @@ def write(
     stored = {"clips": clips, "seeds": seeds, "columns": video.COLUMNS}
     stored["scores"] = scores
     known.out.with_suffix(".json").write_text(json.dumps(stored, indent=1) + "\n")
-    text = table(scores, clips, seeds, known.root)
+    text = table(scores, clips, seeds, known)
     known.out.with_suffix(".md").write_text(text)
     sys.stdout.write(text)
 
 
-def table(scores: dict, clips: list[str], seeds: list[int], root: Path) -> str:
+def table(
+    scores: dict, clips: list[str], seeds: list[int], known: argparse.Namespace
+) -> str:
     """One row a choice: means over all runs, and paired differences from the first."""
+    columns = RESULT_COLUMNS if known.result else STAGE_1_COLUMNS
     values = {name: np.array(rows, float) for name, rows in scores.items()}
     reference = next(iter(values.values()))
     baseline = 100 * reference[:, 0].mean()
     lines = [
         f"# Choices of configs/video.py, one at a time ({', '.join(clips)})",
         "",
-        f"`python {' '.join(sys.argv).replace(str(root), root.name)}`",
+        f"`python {' '.join(sys.argv).replace(str(known.root), known.root.name)}`",
         "",
-        f"{platform.machine()}, CPU only; stage 1, J frame_mean, percent, mean over "
+        f"{platform.machine()}, CPU only; J frame_mean, percent, mean over "
         f"{len(clips)} clips and seeds {seeds}.",
         "Difference: paired with the first row, mean and standard error over the runs.",
         f"Motion baseline on the same clips: {baseline:.1f}.",
         "",
-        "| choice | aligned channel | oracle channel | difference, aligned |",
-        "|---|---|---|---|",
+        f"| choice | {' | '.join(columns)} | difference, {next(iter(columns))} |",
+        "|---" * (len(columns) + 2) + "|",
     ]
     for name, rows in values.items():
-        aligned, oracle = (100 * rows[:, column].mean() for column in COLUMNS)
-        gains = 100 * (rows - reference)[:, COLUMNS[0]]
+        means = " | ".join(f"{100 * rows[:, c].mean():.1f}" for c in columns.values())
+        gains = 100 * (rows - reference)[:, next(iter(columns.values()))]
         error = gains.std(ddof=1) / len(gains) ** 0.5
         cell = "" if rows is reference else f"{gains.mean():+.1f} ± {error:.1f}"
-        lines.append(f"| {name} | {aligned:.1f} | {oracle:.1f} | {cell} |")
+        lines.append(f"| {name} | {means} | {cell} |")
     return "\n".join(lines) + "\n"
 
 
