@@ -52,5 +52,5 @@ def get_config(row: str) -> ConfigDict:
         return config
     config.workdir = f"runs/ablation/{name}"
     config.ablate.rows = name
-    config.update_from_flattened_dict(dict(rows[name].overrides))
+    config.update_from_flattened_dict({**ablations.RECIPE, **rows[name].overrides})
     return config

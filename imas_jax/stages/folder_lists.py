@@ -30,17 +30,22 @@ def paths(text: str, what: str) -> list[Path]:
 
 
 def short_names(folders: list[Path]) -> list[str]:
-    """Shorten paths to what tells them apart.
+    """Shorten paths to what tells them apart: their last part, if that does.
 
-    `runs/a/predict/masks` and `runs/b/predict/masks` are `a` and `b`.
+    A run's `predict/masks` goes by the run's name. Where last parts are the same, what
+    all paths begin and end with is left out.
     """
-    if len(folders) == 1:
-        folder = folders[0].absolute()
-        ours = folder.parts[-2:] == ("predict", "masks")
-        return [folder.parents[1].name if ours else folder.name]
-    names = [folder.absolute().parts for folder in folders]
-    shared = len(Path(os.path.commonpath([Path(*parts) for parts in names])).parts)
-    names = [parts[shared:] for parts in names]
-    while len({parts[-1:] for parts in names}) == 1 and min(map(len, names)) > 1:
-        names = [parts[:-1] for parts in names]
-    return [str(Path(*parts)) if parts else folders[0].name for parts in names]
+    names = [_short_name(folder.absolute()) for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    parts = [folder.absolute().parts for folder in folders]
+    shared = len(Path(os.path.commonpath([Path(*one) for one in parts])).parts)
+    parts = [one[shared:] for one in parts]
+    while len({one[-1:] for one in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [one[:-1] for one in parts]
+    return [str(Path(*one)) if one else folders[0].name for one in parts]
+
+
+def _short_name(folder: Path) -> str:
+    ours = folder.parts[-2:] == ("predict", "masks")
+    return folder.parents[1].name if ours else folder.name
