@@ -1,8 +1,15 @@
 """Fixtures: eight fake CPU devices, strict rank promotion, and the shared material."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
+# Tests compile the same tiny networks again and again, also in processes of their own:
+# once is enough. Of this session alone, so that no test meets what another version
+# compiled.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="imas-jax-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -33,3 +40,8 @@ def parity_dir() -> Path:
     if not (folder / "meta.json").is_file():
         pytest.skip(f"no parity files at {folder} (set IMAS_PARITY_DIR)")
     return folder
+
+
+def pytest_unconfigure() -> None:
+    """Remove what was compiled."""
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
