@@ -97,7 +97,11 @@ def frozen_features(config: ConfigDict) -> None:
     """See whether the frozen network is there where it is asked for."""
     features.kind_of(config)
     judged = config.align.score != "motion" and config.align.features == "weights"
-    constrained = config.target.semantic_constraint and config.refine.steps > 0
+    constrained = (
+        config.target.semantic_constraint
+        and config.refine.steps > 0
+        and features.constraint_kind(config) == "weights"
+    )
     if (judged or constrained) and not _done(config, "refine"):
         pretrained.load_backbone(features.weights_file(config), depth=50)
 

@@ -76,6 +76,32 @@ def kind_of(config: ConfigDict) -> str:
     return kind
 
 
+def constraining(run: Run) -> tuple[Features, str, float]:
+    """Return what equation 12 compares: features, what they are, and theta.
+
+    The paper's are those of a trained network; `align.features = auto` stands for them
+    here, since without a trained network the constraint is off (IMAS-LR). Other
+    features constrain only where the config names them.
+
+    Raises:
+        UserError: If they are not known, or their weights are not given.
+    """
+    kind = constraint_kind(run.config)
+    identities = {
+        "weights": lambda: digest(run.config),
+        "stage1": lambda: f"stage1 {run.result('discover')['identity']}",
+        "random": lambda: f"random {run.config.seed}",
+    }
+    identity = identities.get(kind, lambda: kind)()
+    see = frozen(run.config) if kind == "weights" else judging(run)
+    return see, identity, threshold(run.config, kind)
+
+
+def constraint_kind(config: ConfigDict) -> str:
+    """Resolve `align.features` for equation 12."""
+    return "weights" if config.align.features == "auto" else kind_of(config)
+
+
 def threshold(config: ConfigDict, kind: str) -> float:
     """Return theta for features of a kind."""
     return config.align.threshold or THRESHOLDS[kind]

@@ -68,12 +68,8 @@ def recipe(run: Run) -> targets.TargetRecipe:
         )
     constraint = None
     if config.semantic_constraint:
-        constraint = targets.SemanticConstraint(
-            features.frozen(run.config),
-            features.digest(run.config),
-            features.threshold(run.config, "weights"),
-            config.dilation,
-        )
+        see, identity, theta = features.constraining(run)
+        constraint = targets.SemanticConstraint(see, identity, theta, config.dilation)
     return targets.TargetRecipe(
         crf.get_preset(config.crf), config.resolution, constraint
     )

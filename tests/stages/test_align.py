@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tiny import tiny_config, write_clip
 
+from imas_jax import local_features
 from imas_jax.errors import UserError
-from imas_jax.stages import align, features, inputs, judges, protocol
+from imas_jax.stages import align, features, inputs, judges, protocol, refine
 from imas_jax.stages.run import Run
 
 
@@ -59,6 +60,21 @@ def test_a_random_network_sees_frames_at_stride_eight(prepared):
     seen = see(np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8))
     assert seen.shape == (6, 8, 2048)
     np.testing.assert_allclose(seen.mean(axis=(0, 1)), 0, atol=1e-3)
+
+
+def test_the_constraint_compares_the_features_that_the_config_names(prepared):
+    config = tiny_config(prepared / "clip", prepared / "run")
+    config.target.semantic_constraint = True
+    config.align.features = "palette"
+    palette = refine.recipe(Run(config, protocol.STAGES)).constraint
+    frame = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(
+        palette.features(frame), local_features.palette(frame)
+    )
+    assert palette.threshold == features.THRESHOLDS["palette"]
+    config.align.features = "texture"
+    texture = refine.recipe(Run(config, protocol.STAGES)).constraint
+    assert texture.digest != palette.digest  # its targets are others
 
 
 @pytest.mark.parametrize(

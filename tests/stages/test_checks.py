@@ -76,6 +76,12 @@ def test_a_semantic_constraint_without_weights_is_refused(config):
     assert "align.weights" in refused(config)
 
 
+def test_a_semantic_constraint_may_name_features_that_want_no_weights(config):
+    config.target.semantic_constraint = True
+    config.align.features = "palette"
+    checks.check(config, "report")
+
+
 def test_flow_alone_asks_for_no_network(config):
     config.model.pathway = "residal"
     checks.check(config, "flow")
