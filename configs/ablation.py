@@ -20,7 +20,8 @@ runs/ablation/ablate/: `all`, `table-3`, `table-4` or `table-5` in place of a ro
 Rows share flow and every stage on whose config they agree, so all 16 rows are 7
 trainings of stage 1 and 2 of stage 2 a seed. It can be killed and run again.
 `--config.stage=ablate` does the same with a single row, `--config.ablate.rows` names
-rows one by one, and `:all,runlocal` is the miniature.
+rows one by one. `:all,runlocal` is the miniature; `:all,alone` the one in which every
+sequence trains a small network of its own, as configs/video.py does.
 """
 
 from ml_collections import ConfigDict
@@ -31,26 +32,41 @@ from imas_jax.evaluation import ablations
 SETS = ("all", "table-3", "table-4", "table-5")
 
 
-def get_config(row: str) -> ConfigDict:
+def get_config(wanted: str) -> ConfigDict:
     """Build the recipe of a row, or of the tool that trains several.
 
     Args:
-        row: Name of the row or one of `SETS`, or "NAME,runlocal" for its miniature.
+        wanted: Name of the row or one of `SETS`, or "NAME,runlocal" or "NAME,alone" for
+            its miniatures.
 
     Raises:
         ValueError: With all names, if there is no such row.
     """
-    name, _, variant = row.partition(",")
+    name, _, variant = wanted.partition(",")
     rows = {ablation.name: ablation for ablation in ablations.ABLATIONS}
     if name not in (*rows, *SETS):
         known = ", ".join([*SETS, *rows])
         raise ValueError(f"unknown row {name!r}; known: {known}")
-    config = davis.get_config(variant)
+    config = davis.get_config("runlocal" if variant == "alone" else variant)
+    if variant == "alone":
+        part(config)
     if name in SETS:
         config.stage, config.workdir = "ablate", "runs/ablation"
         config.ablate.rows = "" if name == "all" else name
         return config
     config.workdir = f"runs/ablation/{name}"
     config.ablate.rows = name
-    config.update_from_flattened_dict({**ablations.RECIPE, **rows[name].overrides})
+    row = ablations.with_crf(rows[name], config.ablate.crf)
+    config.update_from_flattened_dict({**ablations.RECIPE, **row.overrides})
     return config
+
+
+def part(config: ConfigDict) -> None:
+    """Let every sequence train a network of its own, with configs/video.py's numbers.
+
+    Args:
+        config: The miniature of configs/davis.py, changed in place.
+    """
+    config.ablate.alone = True
+    config.model.channels, config.model.still_background = 4, False
+    config.discover.steps, config.refine.steps = 200, 80

@@ -198,7 +198,8 @@ def target() -> ConfigDict:
             # off (paper) | on | on:passes=8,colour=1,...: masks agree along the flow
             # and in colour over the clip before the CRF (imas_jax/whole_clip.py; ours)
             "whole_clip": "off",
-            "semantic_constraint": False,  # equation 12, wants align.weights
+            # Equation 12. Its features are align.features; auto wants align.weights.
+            "semantic_constraint": False,
             "dilation": 3,  # 3 on DAVIS16, 7 on STv2 and FBMS59 (paper)
             "workers": 0,  # CRF processes; 0 is one a core
         }
@@ -284,6 +285,9 @@ def ablate() -> ConfigDict:
         {
             "rows": "",  # names, comma-separated, or table-3 and so on; "" is all
             "seeds": (0, 1, 2),
+            "crf": "authors_post",  # preset of the rows with post-processing (RCF)
+            # True: every annotated sequence trains a network of its own (ours)
+            "alone": False,
         }
     )
 
@@ -339,6 +343,6 @@ def small_network(config: ConfigDict) -> None:
     )
     config.watch.images_every = 100
     # Measured against the other presets: benchmarks/results/video.md.
-    config.target.crf = config.predict.crf = "weak_unary"
+    config.target.crf = config.predict.crf = config.ablate.crf = "weak_unary"
     config.target.resolution = "frame"
     config.predict.short_side = 240

@@ -74,6 +74,18 @@ RECIPE: Mapping[str, Any] = {
 }
 
 
+def with_crf(row: Ablation, preset: str) -> Ablation:
+    """Return the row with another post-processing CRF, if it has one.
+
+    Args:
+        row: The row.
+        preset: A preset of imas_jax/crf.py.
+    """
+    if "predict.crf" not in row.overrides:
+        return row
+    return dataclasses.replace(row, overrides={**row.overrides, "predict.crf": preset})
+
+
 def distinct(rows: Sequence[Ablation] = ABLATIONS) -> tuple[tuple[Ablation, ...], ...]:
     """Group rows that are one training run: several tables share rows."""
     groups: dict[tuple[tuple[str, str], ...], list[Ablation]] = {}

@@ -4,8 +4,13 @@ Every row and seed is a run of its own in `rows/<row>/seed-<n>/`. Its stages are
 into `stages/<stage>-<digest>/`, named for all fields that decide them, so that rows
 which agree so far share the work: flow is computed once, stage 1 once for all rows that
 differ after it. Killed and run again, it continues.
+
+With `ablate.alone` every annotated sequence trains a network of its own, as a user's
+clip does with configs/video.py, in `rows/<row>/seed-<n>/<sequence>/`; a row's scores
+are those of all its networks.
 """
 
+import dataclasses
 import json
 import os
 import shlex
@@ -34,9 +39,16 @@ Results = dict[str, dict[int, Entry]]
 
 def work(run: Run) -> Output:
     """Train and score all rows; the table is written anew after each."""
-    rows = choose(run.config.ablate.rows)
+    rows = tuple(
+        ablations.with_crf(row, run.config.ablate.crf)
+        for row in choose(run.config.ablate.rows)
+    )
     seeds = tuple(run.config.ablate.seeds)
     _check(run.config, rows, seeds)
+    parts: tuple[str, ...] = ("",)
+    if run.config.ablate.alone:
+        scored = evaluate.annotated_clips(run.config)
+        parts = tuple(one.clip.name for one in scored)
     groups = ablations.distinct(rows)
     results: Results = {}
     baseline: Entry | None = None
@@ -46,7 +58,10 @@ def work(run: Run) -> Output:
             names = ", ".join(row.name for row in group)
             done += 1
             logging.info("ablate: %s, seed %d (%d of %d)", names, seed, done, total)
-            baseline, entry = _make(run, group, seed)
+            made = [_make(run, group, seed, part) for part in parts]
+            found = [one for one, _ in made if one is not None]
+            baseline = _joined(found) if found else None
+            entry = _joined([one for _, one in made])
             for row in group:
                 results.setdefault(row.name, {})[seed] = entry
             _write(run, rows, results, baseline)
@@ -84,13 +99,16 @@ def choose(text: str) -> tuple[Ablation, ...]:
     )
 
 
-def row_config(config: ConfigDict, row: Ablation, seed: int) -> ConfigDict:
+def row_config(
+    config: ConfigDict, row: Ablation, seed: int, sequence: str = ""
+) -> ConfigDict:
     """Return the config of one row: the recipe, what the row changes, and its seed.
 
     Args:
         config: The tool's; its `workdir` holds all rows.
         row: The row.
         seed: The seed.
+        sequence: The only sequence of the run; "" trains on all together.
     """
     root = Path(config.workdir)
     changed = config.copy_and_resolve_references().unlock()
@@ -99,9 +117,11 @@ def row_config(config: ConfigDict, row: Ablation, seed: int) -> ConfigDict:
         {
             "seed": seed,
             "stage": GOAL,
-            "workdir": str(root / "rows" / row.name / f"seed-{seed}"),
+            "workdir": str(root / "rows" / row.name / f"seed-{seed}" / sequence),
         }
     )
+    if sequence:
+        changed.data.sequences = (sequence,)
     changed.flow.root = config.flow.root or str(root / "flow")
     return changed.lock()
 
@@ -147,10 +167,13 @@ def _check(config: ConfigDict, rows: Sequence[Ablation], seeds: Sequence[int]) -
         )
 
 
-def _make(run: Run, group: Sequence[Ablation], seed: int) -> tuple[Entry | None, Entry]:
+def _make(
+    run: Run, group: Sequence[Ablation], seed: int, sequence: str
+) -> tuple[Entry | None, Entry]:
     """Finish one run; return the motion baseline and what the run scored."""
     for row in group:  # every name leads to the run
-        one = Run(row_config(run.config, row, seed), tuple(run.stages.values()))
+        config = row_config(run.config, row, seed, sequence)
+        one = Run(config, tuple(run.stages.values()))
         if parallel.process()[0] == 0:
             _share(one, run.workdir / "stages")
         parallel.wait_for_all()
@@ -160,6 +183,12 @@ def _make(run: Run, group: Sequence[Ablation], seed: int) -> tuple[Entry | None,
     aligned = [entry for entry in entries if entry.kind == "aligned"]
     baseline = next((e for e in entries if e.kind == "baseline"), None)
     return baseline, aligned[-1]
+
+
+def _joined(parts: Sequence[Entry]) -> Entry:
+    """Put the scores of networks for one sequence each together."""
+    scores = tuple(score for part in parts for score in part.scores)
+    return dataclasses.replace(parts[0], scores=scores)
 
 
 def _share(one: Run, store: Path) -> None:

@@ -10,6 +10,7 @@ from tiny import get_config as tiny
 from configs import ablation, davis
 from imas_jax.data import synthetic
 from imas_jax.errors import UserError
+from imas_jax.evaluation import ablations
 from imas_jax.evaluation.ablations import ABLATIONS
 from imas_jax.evaluation.protocol import Entry, SequenceScore
 from imas_jax.stages import ablate, protocol
@@ -56,6 +57,7 @@ class Fake:
             value = (0.5 + 0.01 * run.config.seed) * (
                 0.9 if run.config.model.pathway == "none" else 1.0
             )
+            value -= 0.2 * (run.config.data.sequences == (NAMES[0],))
             entries = [entry("motion baseline", "baseline", 0.4)]
             entries += [entry("stage", "aligned", value)]
             entries += [entry("stage", "oracle", 0.99)]
@@ -122,6 +124,7 @@ def test_the_table_has_mean_and_spread_beside_the_papers_number(root, tmp_path):
     assert plain["jaccard"]["frame_mean"]["std"] == pytest.approx(0.01 / 2**0.5)
     assert crf["jaccard"]["frame_mean"]["mean"] == pytest.approx(0.605)
     assert plain["paper_percent"] == 73.0
+    assert crf["overrides"]["predict.crf"] == "weak_unary"  # the miniature's ablate.crf
     text = (tmp_path / "ablate/tables.md").read_text()
     assert "| motion baseline |" in text
     assert "| pathway-residual | Table 4 | 50.5 | 0.7 | 2 | 73.0 |" in text
@@ -179,10 +182,27 @@ def test_an_unknown_row_is_refused_with_all_names():
     assert [row.table for row in ablate.choose("table-5")] == [5] * 4
 
 
+def test_sequences_that_train_alone_are_one_row_together(root, tmp_path):
+    fake = Fake()
+    base = davis.get_config("runlocal")
+    base.ablate.alone = True
+    told = run(config_of(root, tmp_path, "stage-1,stage-2", base=base), fake.stages())
+    counts = {name: sum(n == name for n, _ in fake.worked) for name, _ in fake.worked}
+    assert counts["discover"] == len(NAMES)
+    for name in NAMES:
+        folder = tmp_path / "rows/stage-2/seed-0" / name
+        config = json.loads((folder / "flow/config.json").read_text())["config"]
+        assert config["data.sequences"] == [name]
+    (one, _) = told["rows"]
+    assert one["jaccard"]["frame_mean"]["mean"] == pytest.approx((0.3 + 0.5) / 2)
+    assert "2 sequences" in (tmp_path / "ablate/tables.md").read_text()
+
+
 @pytest.mark.parametrize("row", ABLATIONS, ids=lambda row: row.name)
 def test_the_tool_trains_what_the_rows_own_config_says(row):
     base = davis.get_config("runlocal")
     alone = ablation.get_config(f"{row.name},runlocal")
+    row = ablations.with_crf(row, base.ablate.crf)
     made = ablate.row_config(base.lock(), row, alone.seed)
     for section in ("data", "model", "loss", "discover", "target", "refine", "predict"):
         assert made[section].to_json() == alone[section].to_json()
@@ -216,7 +236,7 @@ def test_a_tiny_ablation_from_clips_to_table(trained):
     assert labels(json.loads(crf.read_text())) == [
         "stage 1",
         "stage 2",
-        "stage 2, CRF authors_post",
+        "stage 2, CRF weak_unary",
     ]
     homes = list((folder / "stages").iterdir())
     assert sum(home.name.startswith("discover") for home in homes) == 1
@@ -231,7 +251,7 @@ def test_a_restored_run_is_scored_before_and_after_the_crf_twice_alike(
     written = []
     for workdir in (tmp_path / "a", tmp_path / "b"):
         config = config_of(root, workdir, "", base=tiny_base()).unlock()
-        config.stage, config.predict.crf = "evaluate", "authors_post"
+        config.stage, config.predict.crf = "evaluate", config.ablate.crf
         config.restore = str(folder / "rows/post-stage-2/seed-0")
         config.model.width = 16  # the restored run's network is taken, not this
         Run(adopt_network(config.lock()), protocol.STAGES).make("evaluate")
@@ -240,7 +260,7 @@ def test_a_restored_run_is_scored_before_and_after_the_crf_twice_alike(
         assert not (workdir / "discover").exists()
     assert written[0] == written[1]
     restored = json.loads(written[0][0])
-    assert labels(restored) == ["stage 2", "stage 2, CRF authors_post"]
+    assert labels(restored) == ["stage 2", "stage 2, CRF weak_unary"]
     plain, crf = (m for m in restored["methods"] if m["kind"] == "aligned")
     for method, row in zip((plain, crf), told["rows"], strict=True):
         mean = method["protocols"]["frame_mean"]["jaccard"]["mean"]
