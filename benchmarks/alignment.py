@@ -128,11 +128,11 @@ def read_config(workdir: Path) -> ConfigDict:
     }
     config.update_from_flattened_dict(known)
     config.workdir = str(workdir)
-    config.evaluate.split = ""
+    config.evaluate.split, config.data.partial = "", True
     if ROOT.value:
         clip = Path(config.data.root).name
         found = {"root": ROOT.value, "layout": "davis", "sequences": (clip,)}
-        config.data.update({**found, "partial": True, "split": ""})
+        config.data.update({**found, "split": ""})
     return config
 
 
@@ -189,7 +189,7 @@ def look(run: Run, clip: Clip, t: int, kind: str) -> tuple[np.ndarray, float]:
     see, frame = extractor(run, kind), clip.read(t)
     start = time.perf_counter()
     found = see(frame), time.perf_counter() - start
-    if kind in local_features.LOCAL:  # the others are large, or differ between runs
+    if kind != "stage1":  # of which every run has its own
         _seen[key] = found
     return found
 
