@@ -28,7 +28,8 @@ from imas_jax.evaluation import ablations, protocol, tables
 from imas_jax.evaluation.ablations import Ablation
 from imas_jax.evaluation.protocol import Entry
 from imas_jax.stages import checks, evaluate
-from imas_jax.stages.run import Output, Run, digest
+from imas_jax.stages.records import digest
+from imas_jax.stages.run import Output, Run
 from imas_jax.training import parallel
 
 GOAL = "evaluate"

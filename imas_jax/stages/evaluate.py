@@ -23,7 +23,8 @@ from imas_jax.evaluation import protocol, tables
 from imas_jax.predict import Predictor, to_frame
 from imas_jax.progress import progress
 from imas_jax.stages import align, inputs, masks, motion_masks, predict
-from imas_jax.stages.run import Output, Run, digest
+from imas_jax.stages.records import digest
+from imas_jax.stages.run import Output, Run
 
 BASELINE = "motion baseline"
 Mask: TypeAlias = Bool[np.ndarray, "h w"]

@@ -17,7 +17,8 @@ from imas_jax.stages import (
     tune,
     watch,
 )
-from imas_jax.stages.run import Output, Run, Stage, digest
+from imas_jax.stages.records import digest
+from imas_jax.stages.run import Output, Run, Stage
 from imas_jax.training import parallel
 
 

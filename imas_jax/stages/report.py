@@ -18,7 +18,8 @@ from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
 from imas_jax.stages import evaluate, flow, inputs, report_frames
 from imas_jax.stages.predict import MASKS
-from imas_jax.stages.run import Output, Run, flatten, versions
+from imas_jax.stages.records import flatten, versions
+from imas_jax.stages.run import Output, Run
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
 SHEET = 5  # frames of a clip's contact sheet

@@ -8,10 +8,7 @@ inputs have changed since is refused, with the differing fields named, unless
 
 import datetime
 import errno
-import hashlib
-import importlib.metadata
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -24,9 +21,16 @@ from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError, bullet
 from imas_jax.progress import duration
+from imas_jax.stages.records import (
+    differences,
+    digest,
+    flatten,
+    read_json,
+    versions,
+    write_json,
+)
 from imas_jax.training import parallel
 
-PACKAGES = ("imas_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # Fields that change how a stage works but not what it makes.
 NEUTRAL = {
     "data.partial",
@@ -173,7 +177,7 @@ class Run:
     ) -> None:
         """Do a stage and write down what made it."""
         logging.info("%s: starting, in %s", stage.name, folder)
-        _write_json(folder / "config.json", {"config": wanted, "inputs": inputs})
+        write_json(folder / "config.json", {"config": wanted, "inputs": inputs})
         start = time.monotonic()
         try:
             output = stage.work(self)
@@ -199,7 +203,7 @@ class Run:
             "outputs": output.values,
             "versions": versions(),
         }
-        _write_json(folder / "result.json", result)
+        write_json(folder / "result.json", result)
         logging.info("%s: done in %s", stage.name, duration(seconds))
 
     def subset(self, stage: Stage) -> dict[str, Any]:
@@ -228,7 +232,7 @@ class Run:
         started, finished = folder / "config.json", folder / "result.json"
         if stage.repeat or not started.is_file():
             return False
-        was = _read_json(started)
+        was = read_json(started)
         # Fields that were written down once but decide nothing any more may change.
         told = {key: value for key, value in was["config"].items() if key in wanted}
         stale = differences(told, wanted)
@@ -278,7 +282,7 @@ def adopt_network(config: ConfigDict) -> ConfigDict:
         )
     adopted = config.copy_and_resolve_references().unlock()
     known = flatten(config)
-    for field, value in _read_json(found[0])["config"].items():
+    for field, value in read_json(found[0])["config"].items():
         section, _, name = field.partition(".")
         decisive = section in ("model", "precision") or name in ("steps", "ema")
         if decisive and field in known:
@@ -286,62 +290,3 @@ def adopt_network(config: ConfigDict) -> ConfigDict:
             if not trained_here:
                 adopted.update_from_flattened_dict({field: value})
     return adopted.lock()
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Return all fields as `{"section.field": value}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say which fields differ, and how."""
-    absent = "(no such field)"
-    return [
-        f"{key}: was {was.get(key, absent)!r}, is {now.get(key, absent)!r}"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key, absent) != now.get(key, absent)
-    ]
-
-
-def digest(value: Any) -> str:
-    """Hash plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what decides numbers."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error})",
-            "a file this program wrote",
-            f"remove the folder {path.parent}; its stage will be made again",
-        ) from error
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write whole or not at all; one process writes for all."""
-    if parallel.process()[0] != 0:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".aside")
-        aside.write_text(json.dumps(value, indent=1, sort_keys=True))
-        os.replace(aside, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error}",
-            "a workdir with write permission and room",
-            "choose another folder with --config.workdir=DIR",
-        ) from error

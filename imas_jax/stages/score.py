@@ -19,7 +19,8 @@ from imas_jax.evaluation.mask_folders import MaskFolder
 from imas_jax.evaluation.protocol import Entry
 from imas_jax.stages import evaluate, flow, folder_lists, inputs
 from imas_jax.stages.evaluate import Scored
-from imas_jax.stages.run import Output, Run, digest
+from imas_jax.stages.records import digest
+from imas_jax.stages.run import Output, Run
 
 PRINTED: protocol.Protocol = "frame_mean"  # the others are in the files
 

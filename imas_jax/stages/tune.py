@@ -21,7 +21,8 @@ from imas_jax.evaluation import mask_folders
 from imas_jax.evaluation.mask_folders import MaskFolder
 from imas_jax.predict import Predictor, to_frame
 from imas_jax.stages import folder_lists, inputs, judges, network
-from imas_jax.stages.run import Output, Run, adopt_network, digest
+from imas_jax.stages.records import digest
+from imas_jax.stages.run import Output, Run, adopt_network
 from imas_jax.training.checkpoints import Checkpoints
 
 OBJECT = 0.5  # a soft mask above it is object, as in equation 13's comparison

@@ -6,7 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError
-from imas_jax.stages.run import Output, Run, Stage, differences
+from imas_jax.stages.records import differences
+from imas_jax.stages.run import Output, Run, Stage
 
 
 @pytest.fixture

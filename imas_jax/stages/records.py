@@ -1,0 +1,83 @@
+"""What stages write down of themselves: configs as flat fields, digests, JSON files."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imas_jax.errors import UserError
+from imas_jax.training import parallel
+
+PACKAGES = ("imas_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Return all fields as `{"section.field": value}`."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say which fields differ, and how."""
+    absent = "(no such field)"
+    return [
+        f"{key}: was {was.get(key, absent)!r}, is {now.get(key, absent)!r}"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key, absent) != now.get(key, absent)
+    ]
+
+
+def digest(value: Any) -> str:
+    """Hash plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides numbers."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        UserError: If it is not there or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})",
+            "a file this program wrote",
+            f"remove the folder {path.parent}; its stage will be made again",
+        ) from error
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write whole or not at all; one process writes for all.
+
+    Raises:
+        UserError: If the folder cannot be written to.
+    """
+    if parallel.process()[0] != 0:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".aside")
+        aside.write_text(json.dumps(value, indent=1, sort_keys=True))
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error}",
+            "a workdir with write permission and room",
+            "choose another folder with --config.workdir=DIR",
+        ) from error
