@@ -19,7 +19,7 @@ from imas_jax.stages import features, judges
 from imas_jax.training import parallel
 
 # Stages that need neither a network nor what follows it.
-BEFORE_NETWORK = ("flow", "prepare", "tune", "score", "ablate")
+BEFORE_NETWORK = ("flow", "prepare", "tune", "score", "ablate", "each")
 
 
 def check(config: ConfigDict, goal: str) -> None:

@@ -6,6 +6,7 @@ from imas_jax.stages import (
     ablate,
     align,
     discover,
+    each,
     evaluate,
     flow,
     inputs,
@@ -91,6 +92,7 @@ TOOLS = (
     Stage("tune", (), ("data", "flow", "align", "predict"), tune.work, repeat=True),
     Stage("score", (), ("data", "flow", "evaluate"), score.work, repeat=True),
     Stage("ablate", (), EVERYTHING, ablate.work, shared=True, repeat=True),
+    Stage("each", (), EVERYTHING, each.work, shared=True, repeat=True),
 )
 
 

@@ -30,7 +30,7 @@ def settle(config: ConfigDict) -> ConfigDict:
         UserError: If the clips cannot be found or read.
     """
     wanted = choices.open_fields(config)
-    if not wanted:
+    if not wanted or config.stage == "each":  # which settles clip by clip
         return config
     clips = inputs.clips(config)
     counts = tuple(len(clip.frames) for clip in clips)
@@ -44,6 +44,12 @@ def settle(config: ConfigDict) -> ConfigDict:
     trains = not config.restore or config.stage in TRAINED
     moves = measure_motion(clips) if "flow.gaps" in wanted and trains else {}
     sizes = tuple(clip.native_size for clip in clips)
+    if trains and len(clips) > 1 and not config.model.weights:
+        logging.info(
+            "one network learns %d clips from scratch; a network for each finds more "
+            "where they show unlike things: --config.stage=each",
+            len(clips),
+        )
     facts = choices.Facts(counts, sizes, moves, trains)
     found = choices.choose(config, facts)
     told = [c for c in found if trains or c.field == "data.size"]

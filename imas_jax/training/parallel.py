@@ -27,11 +27,11 @@ def check_batch(batch_size: int) -> None:
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         below = batch_size - batch_size % devices
+        fits = " or ".join(map(str, sorted({below or devices, below + devices})))
         raise UserError(
             f"a global batch of {batch_size} pairs on {devices} device(s)",
             "a batch size that is a multiple of the number of devices",
-            f"set batch_size to {below or devices} or {below + devices}, "
-            "or use another number of devices",
+            f"set batch_size to {fits}, or use another number of devices",
         )
 
 

@@ -47,6 +47,16 @@ def test_a_very_short_clip_is_worth_a_warning(tmp_path, caplog):
     assert tuple(config.flow.gaps) == (1,)
 
 
+def test_several_clips_from_scratch_are_told_of_a_network_for_each(tmp_path, caplog):
+    for name in ("a", "b"):
+        clip_writer.write_clip(tmp_path / name, 12)
+    with caplog.at_level("INFO"):
+        settle.settle(config_of(tmp_path / "a"))
+        assert "--config.stage=each" not in caplog.text
+        settle.settle(config_of(tmp_path))
+    assert "--config.stage=each" in caplog.text
+
+
 @pytest.mark.parametrize(("stage", "moves"), [("all", False), ("discover", True)])
 def test_motion_is_measured_where_something_is_trained(
     tmp_path, monkeypatch, stage, moves
