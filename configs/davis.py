@@ -56,6 +56,7 @@ def data() -> ConfigDict:
         {
             "root": "",  # the folder that holds JPEGImages/, Annotations/, ImageSets/
             # davis | segtrackv2 | fbms59 | youtube_vos | folders | folder | video
+            # | videos | auto (imas_jax/data/layouts.py)
             "layout": "davis",
             "resolution": "",  # DAVIS subfolder; "" takes the only or the 480p one
             "split": "trainval",  # image set to train on: all sequences (paper)

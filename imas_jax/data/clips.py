@@ -132,9 +132,9 @@ def find_clips(
         UserError: One report of everything wrong, by file.
     """
     split = data.split if split is None else split
-    if layouts.resolve(data) == "video":
-        return (_video_clip(data),)
     listings = layouts.list_clips(data, split)
+    if layouts.resolve(data) in layouts.OF_FILMS:
+        return _video_clips(data, [listing.paths[0] for listing in listings])
     problems, notes = errors.ProblemList(), errors.ProblemList()
     clip_checks.check_counts(listings, data, split, notes if data.partial else problems)
     found = []
@@ -212,14 +212,24 @@ def pair_of_frame(clip: Clip, index: int, gap: int = 1) -> Pair | None:
     return Pair(0, first, first + gap)
 
 
-def _video_clip(data: ConfigDict) -> Clip:
-    path = Path(data.root)
-    if path.is_dir():
-        raise errors.UserError(
-            f"data.root {path} is a folder",
-            "a video file, for data.layout = 'video'",
-            "name the file, or set --config.data.layout=auto",
-        )
+def _video_clips(data: ConfigDict, paths: Sequence[Path]) -> tuple[Clip, ...]:
+    if len(paths) == 1:
+        return (_video_clip(data, paths[0]),)
+    problems, found = errors.ProblemList(), []
+    for path in paths:
+        try:
+            found.append(_video_clip(data, path))
+        except errors.UserError as error:
+            problems.add(path.name, error.found)
+    problems.raise_if_any(
+        f"data.root {data.root}",
+        "videos that can be read",
+        "remove or convert what is named",
+    )
+    return tuple(found)
+
+
+def _video_clip(data: ConfigDict, path: Path) -> Clip:
     info = video.probe(path)
     if info.count < 2 or min(info.size) < clip_checks.SHORTEST_SIDE:
         raise errors.UserError(

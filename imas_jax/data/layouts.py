@@ -9,7 +9,8 @@
 | folders | `<clip>/` |
 | folder | frames right in the root: one clip |
 | video | the root is a file (`video.py`) |
-| auto | video, davis, folders or folder, by what the root looks like |
+| videos | video files right in the root, each a clip |
+| auto | video, davis, folder, folders or videos, by what the root looks like |
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 from imas_jax import errors
 from imas_jax.data import images
 
+OF_FILMS = ("video", "videos")  # layouts whose listings name a video file each
 FILMS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif")
 
 
@@ -45,8 +47,8 @@ def list_clips(data: ConfigDict, split: str) -> list[Listing]:
     if layout not in LAYOUTS:
         raise errors.UserError(
             f"data.layout = {data.layout!r}",
-            f"one of {', '.join(['auto', 'video', *LAYOUTS])}",
-            suggestion(data.layout, ["auto", "video", *LAYOUTS]),
+            f"one of {', '.join(['auto', *LAYOUTS])}",
+            suggestion(data.layout, ["auto", *LAYOUTS]),
         )
     listings = LAYOUTS[layout](data, split)
     return select(listings, data.sequences)
@@ -79,7 +81,9 @@ def resolve(data: ConfigDict) -> str:
         return "video"
     if (root / "JPEGImages").is_dir():
         return "davis"
-    return "folder" if any(map(images.is_image, root.iterdir())) else "folders"
+    if any(map(images.is_image, root.iterdir())):
+        return "folder"
+    return "folders" if _visible_folders(root) or not _films(root) else "videos"
 
 
 def davis_resolution(data: ConfigDict) -> str:
@@ -143,22 +147,36 @@ def folder_listing(folder: Path, name: str | None = None) -> Listing:
 
 
 def _subfolders(folder: Path, expected: str) -> list[Path]:
-    found = [
-        p
-        for p in (folder.iterdir() if folder.is_dir() else ())
-        if p.is_dir() and not p.name.startswith((".", "__"))
-    ]
+    found = _visible_folders(folder) if folder.is_dir() else []
     if not found:
-        films = sorted(p.name for p in folder.glob("*") if p.suffix.lower() in FILMS)
-        fix = "check --config.data.root and --config.data.layout"
-        if films:
-            fix = f"a video is named itself: --config.data.root={folder / films[0]}"
         raise errors.UserError(
             f"{folder} {'holds no folder' if folder.is_dir() else 'does not exist'}",
             expected,
-            fix,
+            "check --config.data.root and --config.data.layout",
         )
-    return sorted(found, key=lambda p: natural_key(p.name))
+    return found
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(
+        (
+            p
+            for p in folder.iterdir()
+            if p.is_dir() and not p.name.startswith((".", "__"))
+        ),
+        key=lambda p: natural_key(p.name),
+    )
+
+
+def _films(folder: Path) -> list[Path]:
+    return sorted(
+        (
+            p
+            for p in folder.iterdir()
+            if p.suffix.lower() in FILMS and not p.name.startswith(".")
+        ),
+        key=lambda p: natural_key(p.name),
+    )
 
 
 def _davis(data: ConfigDict, split: str) -> list[Listing]:
@@ -251,6 +269,34 @@ def _folder(data: ConfigDict, split: str) -> list[Listing]:
     return [folder_listing(Path(data.root), Path(data.root).resolve().name)]
 
 
+def _video(data: ConfigDict, split: str) -> list[Listing]:
+    del split
+    root = Path(data.root)
+    if root.is_dir():
+        raise errors.UserError(
+            f"data.root {root} is a folder",
+            "a video file, for data.layout = 'video'",
+            "name the file, or set --config.data.layout=auto",
+        )
+    return [Listing(root.stem, (root,))]
+
+
+def _videos(data: ConfigDict, split: str) -> list[Listing]:
+    del split
+    found = _films(Path(data.root))
+    stems = [path.stem for path in found]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if not found or twice:
+        raise errors.UserError(
+            f"{data.root} holds several videos of one name: {', '.join(twice)}"
+            if twice
+            else f"{data.root} holds no video",
+            f"video files ({', '.join(FILMS)}), each with a name of its own",
+            "rename them" if twice else "check --config.data.root",
+        )
+    return [Listing(path.stem, (path,)) for path in found]
+
+
 LAYOUTS: dict[str, Callable[[ConfigDict, str], list[Listing]]] = {
     "davis": _davis,
     "segtrackv2": _segtrackv2,
@@ -258,4 +304,6 @@ LAYOUTS: dict[str, Callable[[ConfigDict, str], list[Listing]]] = {
     "youtube_vos": _youtube_vos,
     "folders": _folders,
     "folder": _folder,
+    "video": _video,
+    "videos": _videos,
 }

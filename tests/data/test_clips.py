@@ -256,8 +256,3 @@ def test_a_frame_that_repeats_its_neighbour_is_told(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         clips.check_pixels(find(tmp_path))
     assert [f"{paths[2]} repeats 00001.png" in m for m in caplog.messages] == [True]
-
-
-def test_a_folder_of_videos_says_to_name_one(tmp_path):
-    (tmp_path / "dog.MP4").write_bytes(b"x")
-    assert f"--config.data.root={tmp_path / 'dog.MP4'}" in refusal(tmp_path, "auto")

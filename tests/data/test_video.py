@@ -160,3 +160,33 @@ def test_the_fingerprint_changes_with_the_file(tmp_path):
     other = write_video(tmp_path / "c.avi", frames=FRAMES[::-1])
     assert first == again
     assert first != video.VideoReader(other).fingerprint()
+
+
+def test_a_folder_of_videos_is_a_clip_for_each(tmp_path):
+    write_video(tmp_path / "b 10.avi")
+    write_video(tmp_path / "b 9.mp4", "mp4v", FRAMES[:5])
+    (tmp_path / "notes.txt").write_text("no film")
+    config = clip_writer.config(tmp_path, "auto")
+    found = clips.find_clips(config.data)
+    assert [(clip.name, len(clip.frames)) for clip in found] == [
+        ("b 9", 5),
+        ("b 10", 12),
+    ]
+    config.data.sequences = ("b 10",)
+    (alone,) = clips.find_clips(config.data)
+    np.testing.assert_array_equal(alone.read(3), found[1].read(3))
+
+
+def test_all_that_is_wrong_with_a_folder_of_videos_is_told_at_once(tmp_path):
+    write_video(tmp_path / "sound.avi")
+    write_video(tmp_path / "still.avi", frames=FRAMES[:1])
+    (tmp_path / "torn.mp4").write_bytes(b"no film")
+    config = clip_writer.config(tmp_path, "videos").data
+    with pytest.raises(errors.UserError) as refusal:
+        clips.find_clips(config)
+    assert "still.avi" in str(refusal.value)
+    assert "torn.mp4" in str(refusal.value)
+    assert "sound.avi" not in str(refusal.value)
+    write_video(tmp_path / "still.mp4", "mp4v")
+    with pytest.raises(errors.UserError, match="one name: still"):
+        clips.find_clips(config)
