@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/python -m imas_jax.main --config=configs/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 parity: $(STAMP)
 	$(BIN)/python -m pytest tests/parity -m parity

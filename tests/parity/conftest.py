@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-ROWS = pytest.StashKey[list["Row"]]()
+ROW = "parity"  # name of the test property that carries a row
 # Files of the authors' folder, cut down to what may be published and runs in seconds.
 SUBSET = Path(__file__).parents[1] / "golden" / "parity"
 
@@ -27,7 +27,6 @@ class Row:
     error: float
     floor: float | None
     limit: float
-    test: str
 
     @property
     def passed(self) -> bool:
@@ -100,12 +99,12 @@ def record(request):
     `floor` is the float32 rounding error stored in the file, or None; for exact
     quantities pass limit 0.
     """
-    rows = request.config.stash.setdefault(ROWS, [])
 
     def add(item, quantity, error, floor, limit):
-        rows.append(
-            Row(item, quantity, float(error), floor, float(limit), request.node.nodeid)
-        )
+        # A property of the test reaches the process that prints the table.
+        floor = None if floor is None else float(floor)
+        row = Row(item, quantity, float(error), floor, float(limit))
+        request.node.user_properties.append((ROW, dataclasses.asdict(row)))
 
     return add
 
@@ -127,21 +126,33 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="minutes; make parity runs it"))
 
 
+def rows_of(test):
+    """Return the rows that a test, or what is reported of it, carries."""
+    return [Row(**value) for name, value in test.user_properties if name == ROW]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     result = yield
     failed = [
         f"{row.item} {row.quantity}: error {row.error:.3g} above {row.limit:.3g}"
-        for row in item.config.stash.get(ROWS, [])
-        if row.test == item.nodeid and not row.passed
+        for row in rows_of(item)
+        if not row.passed
     ]
     if failed:
         pytest.fail("\n".join(failed), pytrace=False)
     return result
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash.get(ROWS, [])
+def pytest_terminal_summary(terminalreporter):
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        if report.when == "call"
+    ]
+    reports.sort(key=lambda report: report.nodeid)  # processes finish in any order
+    rows = [row for report in reports for row in rows_of(report)]
     if not rows:
         return
     terminalreporter.section("parity with the authors' code")
