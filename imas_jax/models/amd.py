@@ -123,7 +123,7 @@ class MotionNetwork(nn.Module):
             layers.resize(correlate_pairs(eighth), size),
         ]
         x = block(jnp.concatenate(seen, axis=-1), 2 * self.width, 1, "compare1")
-        x = segmenter.wide(block(x, self.width, 1, "compare2"))
+        x = layers.wide(block(x, self.width, 1, "compare2"))
         return x.reshape(-1, 2, *x.shape[1:])
 
 

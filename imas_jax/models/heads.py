@@ -23,7 +23,8 @@ class ConvHead(nn.Module):
         dilation: Of both 3x3 convolutions.
         dropout: Probability with which a whole channel is zeroed in training.
         axis_name: Device axis over which batch norm is synchronised, or None.
-        dtype: Computation type, or None for the input's.
+        dtype: Computation type, or None for the input's; the last layer and what the
+            head returns are float32 at least.
     """
 
     features: int
@@ -51,15 +52,16 @@ class ConvHead(nn.Module):
         x = nn.relu(layers.BatchNorm(self.axis_name, name="bn2")(x, train))
         # Whole channels: neighbouring pixels say too much of a zeroed one.
         x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+        # Never in bfloat16: its 8 bits are few for a logit or a residual in pixels, and
+        # the layer costs next to nothing.
         return layers.Conv(
             self.features,
             1,
             bias=True,
-            dtype=self.dtype,
             kernel_init=layers.uniform_fan_in,
             bias_init=layers.uniform_bias(self.width),
             name="classifier",
-        )(x)
+        )(layers.wide(x))
 
 
 class SegmentationHead(ConvHead):

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from imas_jax import composition, errors, geometry
 from imas_jax.conventions import Prediction
 from imas_jax.models import amd, heads, layers, resnet, segmenter
-from imas_jax.models.segmenter import Backbone, ModelSpec, Pathway, wide
+from imas_jax.models.segmenter import Backbone, ModelSpec, Pathway
 
 LEARNED = ("residual", "scaling", "residual_affine")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -120,7 +120,7 @@ class IMAS(segmenter.Segmenter):
         if self.spec.pathway in LEARNED:
             deep = features.deep.reshape(b, 2, *features.deep.shape[1:])
             pair = layers.Features(None, jnp.concatenate([deep[:, 0], deep[:, 1]], -1))
-            forward, backward = jnp.split(wide(self.residual_head(pair, train)), 2, -1)
+            forward, backward = jnp.split(self.residual_head(pair, train), 2, -1)
         if self.is_initializing():
             self.motion_pooling(jnp.zeros((1, 2, 2, 2), logits.dtype))
         return Prediction(logits, forward, backward)

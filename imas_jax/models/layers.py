@@ -179,8 +179,12 @@ def resize(
     x: Float[Array, "b h w k"], size: tuple[int, int]
 ) -> Float[Array, "b h2 w2 k"]:
     """Resize features in full precision, whatever their type."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return geometry.resize(wide, size).astype(x.dtype)
+    return geometry.resize(wide(x), size).astype(x.dtype)
+
+
+def wide(x: Array) -> Array:
+    """Return float32 (or wider): for means, logits, and what is measured in pixels."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class BatchNorm(nn.Module):
@@ -228,13 +232,13 @@ class BatchNorm(nn.Module):
 
     def _batch_statistics(self, x: Array) -> tuple[Array, Array, int]:
         """Return mean, biased variance and count over the batch of all devices."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = wide.mean(axis=(0, 1, 2))
+        x = wide(x)
+        mean = x.mean(axis=(0, 1, 2))
         count = x.size // x.shape[-1]
         if self.axis_name is None or self.is_initializing():
-            return mean, _mean_square(wide, mean), count
+            return mean, _mean_square(x, mean), count
         mean = jax.lax.pmean(mean, self.axis_name)
-        square = jax.lax.pmean(_mean_square(wide, mean), self.axis_name)
+        square = jax.lax.pmean(_mean_square(x, mean), self.axis_name)
         return mean, square, count * jax.lax.axis_size(self.axis_name)
 
 

@@ -6,7 +6,6 @@ Paper Sec. 3.2: backbone and segmentation head. Only this part is used to predic
 import dataclasses
 from typing import Any, Literal
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -81,7 +80,7 @@ class Segmenter(nn.Module):
         """Return mask logits of single frames from their features."""
         if not self.spec.feature_merging:
             features = layers.Features(None, features.deep)
-        return wide(self.segmentation_head(features, train))
+        return self.segmentation_head(features, train)
 
 
 def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Module:
@@ -95,8 +94,3 @@ def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Modu
         axis_name=axis_name,
         dtype=dtype,
     )
-
-
-def wide(x: Array) -> Array:
-    """Return float32 (or wider) for softmax, flow and losses."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -18,7 +18,6 @@ from imas_jax.conventions import Batch, Prediction, Sample, Tree
 from imas_jax.data.augment import augment, denormalize
 from imas_jax.models.amd import AMD, JointPrediction
 from imas_jax.models.imas import IMAS
-from imas_jax.models.segmenter import wide
 from imas_jax.training import parallel
 from imas_jax.training.state import AUGMENT, DROPOUT, TrainState
 
@@ -59,7 +58,7 @@ def make_loss(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        masks = jax.nn.softmax(wide(prediction.logits), axis=-1)
+        masks = jax.nn.softmax(prediction.logits, axis=-1)
         seen = (config, variables, sample, masks, prediction)
         if isinstance(model, AMD):
             total, metrics = _photometric(model, *seen)

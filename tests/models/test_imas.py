@@ -146,3 +146,6 @@ def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32():
         variables,
     )
     assert deep.dtype == jnp.bfloat16
+    # The head's last layer is computed in float32, not only returned as such.
+    logits = model.apply(variables, frames[:, 0], method="segment")
+    assert (logits != logits.astype(jnp.bfloat16).astype(jnp.float32)).any()
