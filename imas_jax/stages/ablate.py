@@ -38,6 +38,7 @@ PRINTED: protocol.Protocol = "frame_mean"  # the paper's; the others are in the 
 Results = dict[str, dict[int, Entry]]
 
 
+@parallel.compile_once()
 def work(run: Run) -> Output:
     """Train and score all rows; the table is written anew after each."""
     rows = tuple(

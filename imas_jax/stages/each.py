@@ -26,6 +26,7 @@ GOAL = "report"
 RUNS = "runs"  # folder of the clips' workdirs
 
 
+@parallel.compile_once()
 def work(run: Run) -> Output:
     """Finish the run of every clip, one after the other."""
     if run.config.restore:
