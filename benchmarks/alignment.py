@@ -17,7 +17,8 @@ here, after the judges have spoken, to see how right they were. Columns:
 
 The first line is what choosing by annotation would give (oracle, no method). Prints one
 table for first frames and one for every `stride`-th frame, and writes
-benchmarks/results/alignment.json, which benchmarks/figure5.py draws.
+benchmarks/results/alignment.json, which benchmarks/figure5.py draws; it also has what
+unions gain in every run.
 """
 
 import collections
@@ -74,7 +75,9 @@ def main(_: list[str]) -> None:
     seconds: dict[Judge, list[float]] = collections.defaultdict(list)
     checkpoints = [scores for run in RUNS.value for scores in score(Path(run), seconds)]
     told = {"runs": RUNS.value, "checkpoints": len(checkpoints), "stride": STRIDE.value}
-    told["points"] = [point(one, judge) for one in checkpoints for judge in seconds]
+    told["points"] = [
+        point(one, judge) for one in checkpoints for judge in filter(usual, seconds)
+    ]
     for which, count in (("first", 1), ("all", None)):
         rows = [summarize(checkpoints, None, count)]
         rows += [summarize(checkpoints, judge, count) for judge in seconds]
@@ -211,6 +214,7 @@ def summarize(
 ) -> dict:
     """Compare what a judge picks with what annotations pick; None is the oracle."""
     whole, alone, single, union, points, top = [], [], [], [], [], []
+    gains: dict[str, list[float]] = collections.defaultdict(list)
     for scores in checkpoints:
         said = scores.jaccard if judge is None else scores.judged[judge]
         n = scores.singles
@@ -224,6 +228,7 @@ def summarize(
             alone.append(values[:n].argmax() == real[name][:n].argmax())
             single.append(real[name][values[:n].argmax()])
             union.append(real[name][values.argmax()])
+            gains[f"{scores.run} {scores.step}"].append(union[-1] - single[-1])
             top.append(values[:n].max())
     return {
         "judge": judge,
@@ -234,11 +239,17 @@ def summarize(
         "union": float(np.mean(union)),
         "r": correlation(np.array(points)),
         "top": float(np.mean(top)),
+        "union_gains": {run: float(np.mean(values)) for run, values in gains.items()},
     }
 
 
 def named(judge: Judge) -> str:
     return "motion" if judge[0] == "motion" else f"{judge[0]} {judge[1]} {judge[2]:.1f}"
+
+
+def usual(judge: Judge) -> bool:
+    """Tell whether theta is the features' own."""
+    return judge[0] == "motion" or judge[2] == features.THRESHOLDS[judge[1]]
 
 
 def point(scores: Scores, judge: Judge) -> dict:

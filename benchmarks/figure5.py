@@ -1,7 +1,7 @@
 r"""The paper's Fig. 5 from a sweep: alignment score against C and against the channel.
 
     python benchmarks/alignment.py --runs=runs/c2_s0,runs/c2_s1,runs/c3_s0,...
-    python benchmarks/figure5.py --judge="semantic palette 0.6"
+    python benchmarks/figure5.py --source=benchmarks/results/channels.json --judge=motion
 
 Left, the score that chooses, without annotations; right, apart from it, what
 annotations say (J) of the same choice. Top: newest checkpoints by number of channels,
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-SOURCE = flags.DEFINE_string("source", "benchmarks/results/alignment.json", "")
-JUDGE = flags.DEFINE_string("judge", "semantic palette 0.6", "a name of its table")
+SOURCE = flags.DEFINE_string("source", "benchmarks/results/channels.json", "")
+JUDGE = flags.DEFINE_string("judge", "motion", "a name of its table")
 OUT = flags.DEFINE_string("out", "benchmarks/results/figure5.svg", "")
 
 WIDTH, HEIGHT, MARGIN = 380, 240, 44

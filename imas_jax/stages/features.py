@@ -29,10 +29,10 @@ FALLBACK = "palette"
 
 # theta of equations 11 and 13 by kind of features, for align.threshold = 0. The paper
 # says that its features need no tuning and prints no value. The others: where the mean
-# score of the winning channel is highest, label-free, and least ambiguous.
+# score of the winning channel is highest, label-free: benchmarks/results/alignment.md.
 THRESHOLDS = {
     "weights": 0.5,
-    "stage1": 0.5,
+    "stage1": 0.7,
     "random": 0.4,
     "palette": 0.6,
     "texture": 0.8,
