@@ -1,7 +1,8 @@
 r"""The paper's Fig. 5 from a sweep: alignment score against C and against the channel.
 
-    python benchmarks/alignment.py --runs=runs/c2_s0,runs/c2_s1,runs/c3_s0,...
-    python benchmarks/figure5.py --source=benchmarks/results/channels.json --judge=motion
+    python benchmarks/alignment.py --runs=runs/c2_s0,runs/c2_s1,runs/c3_s0,... \
+        --out=benchmarks/results/channels.json
+    python benchmarks/figure5.py --judge=motion
 
 Left, the score that chooses, without annotations; right, apart from it, what
 annotations say (J) of the same choice. Top: newest checkpoints by number of channels,

@@ -29,5 +29,7 @@ def get_config() -> ConfigDict:
     config.data.layout = "auto"
     config.data.split = ""  # every sequence
     config.data.partial = True  # masks may be of a part of a data set
-    config.align.score = "semantic"  # needs no flow; motion and both compute DIS flow
+    # Motion knows which channel moves, but ranks coarse masks above good ones
+    # (benchmarks/results/alignment.md); motion and both compute DIS flow.
+    config.align.score = "semantic"
     return config

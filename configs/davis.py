@@ -173,7 +173,9 @@ def align() -> ConfigDict:
     """Which channel is the object, without annotations."""
     return ConfigDict(
         {
-            "score": "motion",  # motion | semantic (equation 13) | both: their mean
+            # motion (measured best, benchmarks/results/alignment.md) | semantic
+            # (equation 13, paper) | both: their mean
+            "score": "motion",
             # Features of the semantic judge: auto (weights where given, else palette)
             # | weights (paper) | stage1 | random | palette | texture | gradients
             # | superpixels

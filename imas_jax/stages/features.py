@@ -24,7 +24,7 @@ from imas_jax.stages.run import Run
 
 Features = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "hu wu k"]]
 
-# Without weights: the best of benchmarks/alignment.py.
+# Without weights: benchmarks/results/alignment.md says why.
 FALLBACK = "palette"
 
 # theta of equations 11 and 13 by kind of features, for align.threshold = 0. The paper
