@@ -225,10 +225,13 @@ class BatchNorm(nn.Module):
             mean, var = mean_ema.value, var_ema.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
-        every_pixel = (None, None, None)
-        return (
-            x * factor.astype(x.dtype)[every_pixel] + shift.astype(x.dtype)[every_pixel]
+        # In full precision too: a mean that is large beside the deviation would leave
+        # bfloat16 few bits of the difference.
+        full = wide(x)
+        factor, shift = (
+            part.astype(full.dtype)[None, None, None] for part in (factor, shift)
         )
+        return (full * factor + shift).astype(x.dtype)
 
     def _batch_statistics(self, x: Array) -> tuple[Array, Array, int]:
         """Return mean, biased variance and count over the batch of all devices."""

@@ -97,3 +97,20 @@ def test_torchs_default_initialisation_has_its_bounds():
 def test_he_initialisation_has_the_variance_of_its_fan_out():
     kernel = layers.he_fan_out(jax.random.key(0), (3, 3, 32, 64))
     assert np.var(kernel) == pytest.approx(2 / (9 * 64), rel=0.05)
+
+
+def test_batch_norm_in_bfloat16_keeps_small_deviations_beside_a_large_mean():
+    norm = layers.BatchNorm()
+    x = 100 + jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    x = x.astype(jnp.bfloat16)
+    variables = norm.init(jax.random.key(1), x, train=True)
+
+    def normalize(x):
+        return norm.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    rounded = normalize(x)
+    assert rounded.dtype == jnp.bfloat16
+    exact = normalize(x.astype(jnp.float32))
+    # Only the result is rounded, to 8 bits.
+    error = jnp.abs(rounded.astype(jnp.float32) - exact)
+    assert (error <= 2**-8 * jnp.abs(exact) + 1e-6).all()
