@@ -7,7 +7,7 @@ r"""The paper's Fig. 5 from a sweep: alignment score against C and against the c
 Left, the score that chooses, without annotations; right, apart from it, what
 annotations say (J) of the same choice. Top: newest checkpoints by number of channels,
 one point a run, the line through their means. Bottom: the channels of the run with
-most of them. Writes an SVG.
+most of them. Writes an SVG and prints the means: score, J, best channel's J.
 """
 
 import collections
@@ -34,10 +34,30 @@ def main(_: list[str]) -> None:
     if not points:
         raise SystemExit(f"no judge {JUDGE.value!r} in {SOURCE.value}")
     Path(OUT.value).write_text(draw(points))
+    print_means(points)
+
+
+def newest_of(points: list[dict]) -> list[dict]:
+    """Return every run's newest checkpoint."""
+    return list({p["run"]: p for p in sorted(points, key=lambda p: p["step"])}.values())
+
+
+def print_means(points: list[dict]) -> None:
+    """Print mean and standard deviation over runs by number of channels, percent."""
+    by_count = collections.defaultdict(list)
+    for p in newest_of(points):
+        best = int(np.argmax(p["scores"]))
+        by_count[len(p["scores"])].append(
+            (p["scores"][best], p["J"][best], max(p["J"]))
+        )
+    for count, rows in sorted(by_count.items()):
+        values = 100 * np.array(rows)
+        pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
+        print(f"C = {count}: " + ", ".join(f"{m:.1f} ± {s:.1f}" for m, s in pairs))
 
 
 def draw(points: list[dict]) -> str:
-    newest = {p["run"]: p for p in sorted(points, key=lambda p: p["step"])}.values()
+    newest = newest_of(points)
     chosen: dict[int, list[tuple[float, float]]] = collections.defaultdict(list)
     for p in newest:
         best = int(np.argmax(p["scores"]))

@@ -47,9 +47,11 @@ def get_config(wanted: str) -> ConfigDict:
     if name not in (*rows, *SETS):
         known = ", ".join([*SETS, *rows])
         raise ValueError(f"unknown row {name!r}; known: {known}")
+    if variant not in ("", "runlocal", "alone"):
+        raise ValueError(f"unknown variant {variant!r}; known: runlocal, alone")
     config = davis.get_config("runlocal" if variant == "alone" else variant)
     if variant == "alone":
-        part(config)
+        learn_alone(config)
     if name in SETS:
         config.stage, config.workdir = "ablate", "runs/ablation"
         config.ablate.rows = "" if name == "all" else name
@@ -61,7 +63,7 @@ def get_config(wanted: str) -> ConfigDict:
     return config
 
 
-def part(config: ConfigDict) -> None:
+def learn_alone(config: ConfigDict) -> None:
     """Let every sequence train a network of its own, with configs/video.py's numbers.
 
     Args:

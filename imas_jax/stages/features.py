@@ -87,14 +87,15 @@ def constraining(run: Run) -> tuple[Features, str, float]:
         UserError: If they are not known, or their weights are not given.
     """
     kind = constraint_kind(run.config)
-    identities = {
-        "weights": lambda: digest(run.config),
-        "stage1": lambda: f"stage1 {run.result('discover')['identity']}",
-        "random": lambda: f"random {run.config.seed}",
-    }
-    identity = identities.get(kind, lambda: kind)()
-    see = frozen(run.config) if kind == "weights" else judging(run)
-    return see, identity, threshold(run.config, kind)
+    theta = threshold(run.config, kind)
+    if kind == "weights":
+        return frozen(run.config), digest(run.config), theta
+    identity = kind
+    if kind == "stage1":
+        identity += f" {run.result('discover')['identity']}"
+    if kind == "random":
+        identity += f" {run.config.seed}"
+    return judging(run), identity, theta
 
 
 def constraint_kind(config: ConfigDict) -> str:
