@@ -1,6 +1,6 @@
 r"""Which label-free judge picks the channel that annotations would pick.
 
-    python benchmarks/alignment.py --runs=runs/c4_s0,runs/c4_s1,... [--stride=5]
+    python benchmarks/alignment.py --runs=runs/c4_s0,runs/c4_s1,...[--stride=5]
 
 Every run is a workdir of the protocol that got as far as stage discover, on a data set
 with annotations. All channels of all kept checkpoints are judged; annotations are read
@@ -34,13 +34,15 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from configs import davis
-from imas_jax import alignment, local_features, semantic
+from imas_jax import protocol
+from imas_jax.appearance import alignment, local_features, semantic
 from imas_jax.data import annotations
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import metrics
-from imas_jax.predict import Predictor, to_frame
-from imas_jax.stages import features, inputs, judges, protocol, tune
-from imas_jax.stages.run import Run
+from imas_jax.runs.run import Run
+from imas_jax.stages import align, features, inputs
+from imas_jax.stages.predictor import Predictor, to_frame
+from imas_jax.tools import tune
 
 RUNS = flags.DEFINE_list("runs", None, "workdirs", required=True)
 STRIDE = flags.DEFINE_integer("stride", 5, "frames between those that are scored")
@@ -95,7 +97,7 @@ def score(workdir: Path, seconds: dict[Judge, list[float]]) -> Iterator[Scores]:
     config = read_config(workdir)
     run = Run(config.lock(), protocol.STAGES)
     clips = inputs.clips(config, config.evaluate.split)
-    moving = judges.moving_from_frames(run)
+    moving = align.moving_from_frames(run)
     candidates = alignment.list_candidates(config.model.channels, largest=2)
     opened = tune.predictors(config, workdir)
     if CHECKPOINTS.value == "last":
@@ -152,7 +154,7 @@ def say(
     clip: Clip,
     t: int,
     masks: alignment.CandidateMasks,
-    moving: judges.Moving,
+    moving: align.Moving,
 ) -> Iterator[tuple[Judge, np.ndarray, float]]:
     """Let all judges speak of one frame."""
     start = time.perf_counter()

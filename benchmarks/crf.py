@@ -21,7 +21,7 @@ from absl import app, flags
 from pydensecrf import densecrf
 from skimage import data
 
-from imas_jax import crf
+from imas_jax.appearance import crf
 
 FRAMES = flags.DEFINE_integer("frames", 20, "DAVIS-size images")
 WORKERS = flags.DEFINE_list("workers", ["1", "2"], "pool sizes")

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from configs import davis
-from imas_jax import alignment, crf
+from imas_jax.appearance import alignment, crf
 from imas_jax.data import annotations, clips
 from imas_jax.evaluation.metrics import jaccard
-from imas_jax.predict import to_frame
+from imas_jax.stages.predictor import to_frame
 
 PRESETS = ("", "authors_target", "gwm", "tokencut", "paper", "weak_unary")
 

@@ -196,10 +196,10 @@ def target() -> ConfigDict:
     """Stage-2 targets."""
     return ConfigDict(
         {
-            "crf": "authors_target",  # a preset of imas_jax/crf.py
+            "crf": "authors_target",  # a preset of imas_jax/appearance/crf.py
             "resolution": "mask",  # mask (paper): where the CRF runs | frame
             # off (paper) | on | on:passes=8,colour=1,...: masks agree along the flow
-            # and in colour over the clip before the CRF (imas_jax/whole_clip.py; ours)
+            # and in colour over the clip before the CRF (appearance/whole_clip.py)
             "whole_clip": "off",
             # Equation 12. Its features are align.features; auto wants align.weights.
             "semantic_constraint": False,

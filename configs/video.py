@@ -7,7 +7,7 @@ Trains on that clip alone, minutes on two CPU cores. Differences from the paper'
 are ours and were chosen by measurement: benchmarks/results/video.md.
 
 What is left open here is chosen by what the clip is, with the reason in the log
-(imas_jax/data/choices.py); a value on the command line stands.
+(imas_jax/stages/settle.py); a value on the command line stands.
 """
 
 from ml_collections import ConfigDict

@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> None:
             "see --help; for a start try --config=configs/demo.py",
         )
     # Here and not above: jax need not be loaded to print help or refuse a typo.
-    from imas_jax.stages import checks, inputs, protocol, run, settle
+    from imas_jax import protocol
+    from imas_jax.runs import run
+    from imas_jax.stages import checks, inputs, settle
     from imas_jax.training import parallel
 
     config = _CONFIG.value.lock()

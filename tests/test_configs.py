@@ -9,10 +9,9 @@ from jax import ShapeDtypeStruct as Shape
 
 from configs import ablation, davis
 from imas_jax.conventions import Batch
-from imas_jax.data import choices
 from imas_jax.evaluation import ablations
 from imas_jax.models import imas
-from imas_jax.stages import network
+from imas_jax.stages import network, settle
 from imas_jax.training import parallel, steps
 
 RECIPES = ["davis", "segtrackv2", "fbms59", "youtube_vos", "video", "demo"]
@@ -22,8 +21,8 @@ FRAME = (480, 854)
 
 def build(name, *variant):
     config = importlib.import_module(f"configs.{name}").get_config(*variant)
-    facts = choices.Facts((80,), (FRAME,), {1: 2.0})
-    return choices.settle(config, choices.choose(config, facts)).unlock()
+    facts = settle.Facts((80,), (FRAME,), {1: 2.0})
+    return settle.apply(config, settle.choose(config, facts)).unlock()
 
 
 def trace(config, stage):

@@ -23,9 +23,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8, UInt32
 from ml_collections import ConfigDict
 
-from imas_jax import conventions, geometry
+from imas_jax import conventions, errors, geometry
 from imas_jax.conventions import Batch, Sample
-from imas_jax.data import crops
 
 # mmsegmentation's PhotoMetricDistortion defaults, which the authors keep. Each of the
 # four operations happens with probability 1/2.
@@ -84,7 +83,7 @@ def augment(
         UserError: While tracing, if a crop does not fit into the resized frames.
     """
     size = batch.frames.shape[2:4]
-    crops.check_crop(size, config)
+    check_crop(size, config)
 
     def one(example: Batch, key: Array) -> Sample:
         draw = draw_parameters(key, size, config) if train else centre(size, config)
@@ -125,7 +124,7 @@ def draw_parameters(key: Array, size: tuple[int, int], config: ConfigDict) -> Dr
     would take longer to compile than the rest of augmentation.
     """
     unit = jax.random.uniform(key, (13,))
-    scaled = crops.scaled_size(size, unit[0], config)
+    scaled = scaled_size(size, unit[0], config)
     room = scaled - jnp.asarray(config.crop)
     offset = jnp.floor(unit[1:3] * (room + 1)).astype(jnp.int32)
 
@@ -148,7 +147,7 @@ def draw_parameters(key: Array, size: tuple[int, int], config: ConfigDict) -> Dr
 
 def centre(size: tuple[int, int], config: ConfigDict) -> Draw:
     """Choose the middle of the frame at the largest scale and leave colours alone."""
-    scaled = crops.scaled_size(size, jnp.asarray(1.0), config)
+    scaled = scaled_size(size, jnp.asarray(1.0), config)
     return Draw(
         scaled=scaled,
         offset=(scaled - jnp.asarray(config.crop)) // 2,
@@ -289,3 +288,67 @@ def saturation_and_hue(
     turn = turn - 6.0 * jnp.floor(turn / 6.0)
     part = jnp.clip(jnp.minimum(turn, 4.0 - turn), 0.0, 1.0)
     return value[..., None] - spread[..., None] * part
+
+
+def fit_crop(size: tuple[int, int], config: ConfigDict) -> tuple[int, int]:
+    """Return a crop that every draw can cut from frames of `size`.
+
+    The config's crop where it fits, else turned where that fits better (tall frames),
+    and shrunk to multiples of 16 pixels.
+    """
+    smallest = smallest_scaled(size, config)
+    crop = tuple(config.crop)
+    if (crop[0] - crop[1]) * (size[0] - size[1]) < 0:
+        crop = crop[::-1]
+    h, w = (
+        side if side <= room else max(room // 16 * 16, 16)
+        for side, room in zip(crop, smallest, strict=True)
+    )
+    return h, w
+
+
+def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
+    """Refuse a crop that some draw could not cut from frames of `size`.
+
+    Raises:
+        UserError: With the sizes, if the crop is larger than the smallest resized
+            frame, or if the mode is unknown.
+    """
+    if config.mode not in ("crop", "resize"):
+        raise errors.UserError(
+            f"augment.mode={config.mode!r}", "crop or resize", "set one of the two"
+        )
+    if config.mode == "resize":
+        return
+    smallest = smallest_scaled(size, config)
+    if smallest[0] < config.crop[0] or smallest[1] < config.crop[1]:
+        raise errors.UserError(
+            f"augment.crop={tuple(config.crop)} from frames resized to {smallest} "
+            f"(stored {tuple(size)}, short side {config.short_side} * "
+            f"{config.scale[0]})",
+            "a crop (h, w) that fits into the smallest resized frame",
+            "lower augment.crop, or raise augment.short_side or augment.scale",
+        )
+
+
+def smallest_scaled(size: tuple[int, int], config: ConfigDict) -> tuple[int, int]:
+    """Return the (h, w) of frames of `size` at the smallest scale that is drawn."""
+    short = int(config.short_side * config.scale[0])
+    h, w = (int(side * short / min(size) + 0.5) for side in size)
+    return h, w
+
+
+def scaled_size(
+    size: tuple[int, int], fraction: Float[Array, ""], config: ConfigDict
+) -> Int[Array, "2"]:
+    """Compute the (h, w) before the crop; `fraction` in [0, 1] runs over the range.
+
+    Whole pixels, rounded as mmcv does: the short side down, the long side to nearest.
+    """
+    if config.mode == "resize":
+        return jnp.asarray(config.crop, jnp.int32)
+    low, high = (config.short_side * factor for factor in config.scale)
+    # The clip keeps float32 rounding from going below the size `check_crop` allows.
+    short = jnp.clip(jnp.floor(low + (high - low) * fraction), int(low), int(high))
+    sides = jnp.asarray(size, jnp.float32) * short / min(size)
+    return jnp.floor(sides + 0.5).astype(jnp.int32)

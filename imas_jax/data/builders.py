@@ -15,10 +15,12 @@ shuffles a whole epoch and resumes at any step. Writing needs no TensorFlow.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +35,9 @@ from PIL import Image
 
 from imas_jax import errors
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import shard_room
 from imas_jax.data.training_set import TrainingSet
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RECORD_VERSION = "1.0.0"  # raise it when the same inputs give other records
 OPEN_SHARDS = 128  # files held open; the system's limit is often 1024
 EXIF_ORIENTATION = 0x0112
@@ -180,13 +182,13 @@ def write_shards(
     todo = [clip for clip in mine if not is_written(training_set, clip, where[clip])]
     for clip in todo:  # what a killed run or other settings left
         shutil.rmtree(folder / training_set.clips[clip].name, ignore_errors=True)
-    shard_room.check(training_set, todo, folder)
+    _check_room(training_set, todo, folder)
     for done, clip in enumerate(todo, start=1):
         try:
             _write_clip(training_set, clip, where[clip])
         except (OSError, RuntimeError) as error:
-            left = sum(shard_room.clip_bytes(training_set, c) for c in todo[done - 1 :])
-            raise shard_room.explain(error, folder, left) from error
+            left = sum(clip_bytes(training_set, c) for c in todo[done - 1 :])
+            raise _explain(error, folder, left) from error
         logging.info(
             "prepare: clip %d/%d %s", done, len(todo), training_set.clips[clip].name
         )
@@ -279,3 +281,48 @@ def _write_clip(training_set: TrainingSet, clip: int, place: Path) -> None:
         builder = FramePairs(training_set, clip, place)
         builder.download_and_prepare(download_config=config)
     shutil.rmtree(place / "downloads", ignore_errors=True)  # empty
+
+
+def clip_bytes(training_set: TrainingSet, clip: int) -> int:
+    """Estimate a clip's shards: flow as stored, frames as their files, or as PNG."""
+    record = training_set.clips[clip]
+    h, w = record.size
+    png = h * w * 2  # measured on DAVIS: 1.4 to 2 bytes a pixel
+    sizes = [
+        max(frame.path.stat().st_size, 0)
+        if frame.path is not None and frame.path.suffix.lower() in (".jpg", ".jpeg")
+        else png
+        for frame in record.frames
+    ]
+    indices = training_set.indices_of_clip[clip]
+    pairs = [training_set.pairs[i] for i in indices]
+    flow = training_set.flow_of(indices[0]).nbytes
+    return sum(sizes[p.first] + sizes[p.second] + flow for p in pairs)
+
+
+def _check_room(training_set: TrainingSet, todo: list[int], folder: Path) -> None:
+    """Refuse before the work what cannot end well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(clip_bytes(training_set, clip) for clip in todo)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise errors.UserError(
+            f"{free / 1e6:.0f} MB free at {folder}",
+            f"{needed / 1e6:.0f} MB for the shards of {len(todo)} clip(s)",
+            "make room, set --config.workdir to a larger disk, or set "
+            "--config.data.source=memory, which needs no shards",
+        )
+
+
+def _explain(error: Exception, folder: Path, left: int) -> errors.UserError:
+    """Turn a failed write into what to do; other errors come back out as they are."""
+    # ArrayRecord's writer raises RuntimeError with the system's words.
+    full = any(os.strerror(number) in str(error) for number in DISK_FULL)
+    if not full and not isinstance(error, OSError):
+        raise error
+    return errors.UserError(
+        f"writing shards to {folder} failed: {error}",
+        f"a writable disk with {left / 1e6:.0f} MB free for the clips still to do",
+        "make room or set --config.workdir to another disk, then run the same "
+        "command: finished clips are kept",
+    )

@@ -79,7 +79,7 @@ def with_crf(row: Ablation, preset: str) -> Ablation:
 
     Args:
         row: The row.
-        preset: A preset of imas_jax/crf.py.
+        preset: A preset of imas_jax/appearance/crf.py.
     """
     if "predict.crf" not in row.overrides:
         return row

@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float16
 
-from imas_jax import array_files, errors
+from imas_jax import errors, files
 
 VERSION = 1  # of the file format; part of every digest
 Direction = Literal["forward", "backward"]
@@ -170,7 +170,7 @@ def read_flow(path: Path) -> FlowField:
         UserError: If the file is missing, truncated, damaged or of another format.
     """
     try:
-        arrays = array_files.read_npz(path)
+        arrays = files.read_npz(path)
         said = json.loads(arrays["meta"].tobytes())
         meta = said["meta"] | {"frame_size": tuple(said["meta"]["frame_size"])}
         if meta["version"] != VERSION:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from imas_jax import array_files, errors
+from imas_jax import errors, files
 
 SUFFIXES = (".flo", ".npy", ".npz", ".png")
 FLO_MAGIC = 202021.25  # Middlebury: float32 that reads "PIEH"
@@ -48,7 +48,7 @@ def size(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == ".flo":
             return _flo_size(path)
         if path.suffix.lower() == ".npy":
-            return _grid(array_files.read_npy(path, "r").shape)
+            return _grid(files.read_npy(path, "r").shape)
     except (OSError, EOFError, ValueError) as error:
         raise errors.UserError(
             f"{path} cannot be read as flow ({error})",
@@ -104,11 +104,11 @@ def _read_flo(path: Path) -> np.ndarray:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    return _channels_last(array_files.read_npy(path))
+    return _channels_last(files.read_npy(path))
 
 
 def _read_npz(path: Path) -> np.ndarray:
-    arrays = array_files.read_npz(path)
+    arrays = files.read_npz(path)
     names = list(arrays)
     if "flow" not in names and len(names) != 1:
         raise ValueError(f"holds {', '.join(names)}; which is the flow?")

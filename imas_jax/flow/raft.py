@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, UInt8
 
 from imas_jax import conventions, errors, geometry
-from imas_jax.flow import raft_correlation, raft_layers, raft_update, raft_weights
+from imas_jax.flow import raft_correlation, raft_layers, raft_weights
 from imas_jax.models import torch_files
 
 STRIDE = 8  # pixels a feature spans
@@ -193,9 +193,9 @@ class Raft(nn.Module):
         self.context_encoder = raft_layers.Encoder(
             a, a.hidden + a.context, a.context_norm
         )
-        self.update = raft_update.Update(a)
+        self.update = raft_layers.Update(a)
         if a.mask:
-            self.mask_head = raft_update.Head(a.mask, STRIDE**2 * 9, 1)
+            self.mask_head = raft_layers.Head(a.mask, STRIDE**2 * 9, 1)
 
     def __call__(
         self,
@@ -250,7 +250,7 @@ class Raft(nn.Module):
         grid = grid.astype(features0.dtype)
 
         def refine(
-            update: raft_update.Update, state: tuple[Array, Array], _: None
+            update: raft_layers.Update, state: tuple[Array, Array], _: None
         ) -> tuple[tuple[Array, Array], None]:
             hidden, position = state
             window = raft_correlation.read(correlation, position).astype(hidden.dtype)

@@ -1,20 +1,35 @@
 """Which channel is the object (paper Sec. 3.4), without annotations.
 
-Writes the stage-1 soft masks of every frame, then lets a judge score the channels.
+Writes the stage-1 soft masks of every frame, then lets a judge score the channels:
+`motion` compares with the motion baseline's mask, `semantic` with the mask's own match
+in frozen features (equation 13), `both` is their mean.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import logging
+from jaxtyping import Bool
 
-from imas_jax import alignment
-from imas_jax.data.clips import Clip
-from imas_jax.predict import Predictor, to_frame
-from imas_jax.stages import inputs, judges, masks, network
-from imas_jax.stages.run import Output, Run
+from imas_jax.appearance import alignment
+from imas_jax.data.clips import Clip, pair_of_frame
+from imas_jax.errors import UserError
+from imas_jax.flow import estimators, motion
+from imas_jax.runs.run import Output, Run
+from imas_jax.stages import features, inputs, motion_baseline, network, soft_masks
+from imas_jax.stages.predictor import Predictor, to_frame
 
 SOFT = "soft"
+# (clip, frame index, candidates at the clip's frame size) -> their scores.
+Judge = Callable[[Clip, int, alignment.CandidateMasks], alignment.FrameScores]
+Moving = Callable[[Clip, int], Bool[np.ndarray, "h w"]]
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "motion": ("motion",),
+    "semantic": ("semantic",),
+    "both": ("motion", "semantic"),
+}
 
 
 def work(run: Run) -> Output:
@@ -41,17 +56,17 @@ def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
     state = network.final_state(run.config, run.folder("discover"), "discover")
     model = network.build_model(run.config)
     predictor = Predictor(model, state.best_variables, run.config.predict)
-    masks.write_all(folder, clips, predictor)
+    soft_masks.write_all(folder, clips, predictor)
 
 
 def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignment:
     """Score all candidates on the judged frames and take the best."""
     config = run.config
-    judge = judges.make(run, judges.moving_from_files(run))
+    judge = make_judge(run, moving_from_files(run))
     candidates = alignment.list_candidates(config.model.channels, config.align.largest)
     scores = {}
     for clip in clips:
-        soft = masks.read(folder, clip)
+        soft = soft_masks.read(folder, clip)
         scores[clip.name] = [
             judge(
                 clip,
@@ -60,6 +75,68 @@ def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignme
                     to_frame(soft[t].astype(np.float32), clip.size), candidates
                 ),
             )
-            for t in judges.judged_frames(run, clip)
+            for t in judged_frames(run, clip)
         ]
     return alignment.choose(config.align.score, candidates, scores)
+
+
+def make_judge(run: Run, moving: Moving) -> Judge:
+    """Build the judge that `align.score` names.
+
+    Args:
+        run: Its config's `align` says score, features and threshold.
+        moving: Gives the motion baseline's mask of a frame.
+
+    Raises:
+        UserError: If score or features are not known.
+    """
+    config = run.config.align
+    if config.score not in PARTS or config.judged not in ("first", "all"):
+        raise UserError(
+            f"align.score = {config.score!r}, align.judged = {config.judged!r}",
+            f"score {', '.join(PARTS)}; judged first or all",
+            "correct the field",
+        )
+    wanted = PARTS[config.score]
+    see = features.judging(run) if "semantic" in wanted else None
+    theta = features.threshold(run.config, features.kind_of(run.config))
+
+    def judge(
+        clip: Clip, t: int, masks: alignment.CandidateMasks
+    ) -> alignment.FrameScores:
+        parts = []
+        if "motion" in wanted:
+            parts.append(alignment.judge_by_motion(masks, moving(clip, t)))
+        if see is not None:
+            seen = see(clip.read(t))
+            parts.append(alignment.judge_by_features(masks, seen, theta))
+        return alignment.mean_scores(parts)
+
+    return judge
+
+
+def judged_frames(run: Run, clip: Clip) -> list[int]:
+    """Return the frames that are scored: those that move, so no shot of one frame."""
+    gap = run.config.flow.gaps[0]
+    every = range(len(clip.frames))
+    moving = [t for t in every if pair_of_frame(clip, t, gap)] or [0]
+    return moving if run.config.align.judged == "all" else moving[:1]
+
+
+def moving_from_files(run: Run) -> Moving:
+    """Read the motion baseline off the run's flow files."""
+    flow, gap = inputs.flow(run), run.config.flow.gaps[0]
+    return lambda clip, t: motion_baseline.read(flow, clip, t, gap)
+
+
+def moving_from_frames(run: Run) -> Moving:
+    """Compute the motion baseline from two frames, where no flow was stored."""
+    estimate = estimators.make_estimator(run.config.flow)
+
+    def moving(clip: Clip, t: int) -> Bool[np.ndarray, "h w"]:
+        # The last frame starts no pair: it takes its flow to the one before.
+        other = t + 1 if t + 1 < len(clip.frames) else t - 1
+        flow, _ = estimate(clip.read(t), clip.read(other))
+        return motion.motion_mask(flow, motion.fit_background(flow))
+
+    return moving

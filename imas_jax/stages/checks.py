@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from imas_jax import crf, losses, whole_clip
+from imas_jax import losses
+from imas_jax.appearance import crf, whole_clip
 from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.models import imas, pretrained
-from imas_jax.stages import features, judges
+from imas_jax.stages import align, features
 from imas_jax.training import parallel
 
 # Stages that need neither a network nor what follows it.
@@ -56,7 +57,7 @@ def choices(config: ConfigDict) -> None:
     known: dict[str, tuple[str, ...]] = {
         "loss.kind": get_args(losses.LossKind),
         "loss.entropy": ("off", "rcf", "intended"),
-        "align.score": tuple(judges.PARTS),
+        "align.score": tuple(align.PARTS),
         "align.judged": ("first", "all"),
         "target.resolution": ("mask", "frame"),
         "predict.binarize": ("argmax", "threshold"),

@@ -4,15 +4,15 @@ from absl import logging
 
 from imas_jax.conventions import Tree
 from imas_jax.errors import UserError
-from imas_jax.stages import inputs, network
-from imas_jax.stages.run import Output, Run
+from imas_jax.runs.run import Output, Run
+from imas_jax.stages import fit, inputs, network
 from imas_jax.training import checkpoints
 from imas_jax.training.watching import NOBODY, Watcher
 
 
 def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     """Train on motion; continue where a killed run stopped."""
-    state = network.fit(run, "discover", starting_variables(run), watcher)
+    state = fit.fit(run, "discover", starting_variables(run), watcher)
     log = inputs.training_log(run.workdir / "discover")
     return Output(
         identity=checkpoints.digest(checkpoints.as_tree(state)),

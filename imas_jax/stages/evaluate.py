@@ -20,11 +20,18 @@ from ml_collections import ConfigDict
 from imas_jax.data import annotations, layouts
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import protocol, tables
-from imas_jax.predict import Predictor, to_frame
 from imas_jax.progress import progress
-from imas_jax.stages import align, inputs, masks, motion_masks, predict
-from imas_jax.stages.records import digest
-from imas_jax.stages.run import Output, Run
+from imas_jax.runs.records import digest
+from imas_jax.runs.run import Output, Run
+from imas_jax.stages import (
+    align,
+    inputs,
+    motion_baseline,
+    object_masks,
+    predict,
+    soft_masks,
+)
+from imas_jax.stages.predictor import Predictor, to_frame
 
 BASELINE = "motion baseline"
 Mask: TypeAlias = Bool[np.ndarray, "h w"]
@@ -89,7 +96,7 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
             whole = to_frame(soft, one.clip.size)
             some = [channels] if channels else [(c,) for c in range(soft.shape[-1])]
             size = truth.foreground.shape
-            found = [at_size(predict.binary(run, whole, s), size) for s in some]
+            found = [at_size(object_masks.binary(run, whole, s), size) for s in some]
             rows.append(
                 [
                     protocol.score_sequence(
@@ -187,7 +194,7 @@ def baseline(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
     def moving(one: Scored) -> Iterator[Mask]:
         clip = inputs.trained(run.config, one.clip)  # with its cuts
         for t in range(len(clip.frames)):
-            yield motion_masks.read(flow, clip, t, gap)
+            yield motion_baseline.read(flow, clip, t, gap)
 
     return protocol.Entry(
         BASELINE, "baseline", _score(scored, moving, BASELINE), "Otsu per frame"
@@ -200,7 +207,7 @@ def _written(run: Run) -> Callable[[Scored], Iterator[Mask]]:
 
     def of(one: Scored) -> Iterator[Mask]:
         for frame in one.clip.frames:
-            mask = masks.read_png(folder / one.clip.name / f"{frame.name}.png")
+            mask = soft_masks.read_png(folder / one.clip.name / f"{frame.name}.png")
             yield at_size(mask, one.clip.size)
 
     return of
@@ -210,8 +217,8 @@ def _object_masks(
     run: Run, folder: Path, channels: tuple[int, ...]
 ) -> Callable[[Scored], Iterator[Mask]]:
     def of(one: Scored) -> Iterator[Mask]:
-        soft = masks.read(folder, one.clip)
-        return predict.object_masks(run, one.clip, soft, channels, "")
+        soft = soft_masks.read(folder, one.clip)
+        return object_masks.binary_masks(run, one.clip, soft, channels, "")
 
     return of
 

@@ -17,9 +17,9 @@ from imas_jax.data.augment import eval_sample
 from imas_jax.data.clips import Clip
 from imas_jax.flow import files, motion
 from imas_jax.models.imas import IMAS
-from imas_jax.predict import inference_size
+from imas_jax.runs.run import Run
 from imas_jax.stages import network
-from imas_jax.stages.run import Run
+from imas_jax.stages.predictor import inference_size
 
 
 @dataclass(frozen=True)

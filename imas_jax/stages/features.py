@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from imas_jax import local_features
+from imas_jax.appearance import local_features
 from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.errors import UserError
 from imas_jax.models import pretrained
 from imas_jax.models.resnet import ResNet
-from imas_jax.predict import inference_size
+from imas_jax.runs.run import Run
 from imas_jax.stages import network
-from imas_jax.stages.run import Run
+from imas_jax.stages.predictor import inference_size
 
 Features = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "hu wu k"]]
 

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from imas_jax import errors, visualize
+from imas_jax import errors
 from imas_jax.data import clips as clips_lib
 from imas_jax.flow import files, formats
+from imas_jax.report import drawing
 
 FOLDERS = {"flo": ("Flows_gap{}", ".flo"), "color": ("FlowImages_gap{}", ".png")}
 
@@ -62,4 +63,4 @@ def _write(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
         formats.write_flo(path, flow)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        visualize.write_image(path, visualize.flow_to_color(flow))
+        drawing.write_image(path, drawing.flow_to_color(flow))

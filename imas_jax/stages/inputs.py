@@ -7,10 +7,11 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import shots, synthetic
+from imas_jax.data import shots
+from imas_jax.demo import render
 from imas_jax.flow.files import FlowFolder
+from imas_jax.runs.run import Run
 from imas_jax.stages import flow as flow_stage
-from imas_jax.stages.run import Run
 from imas_jax.training import parallel
 
 DEMO = "demo"
@@ -27,7 +28,7 @@ def locate(config: ConfigDict) -> ConfigDict:
     if not root.is_dir():
         logging.info("rendering the demo's clips into %s", root)
     if parallel.process()[0] == 0:
-        synthetic.render_demo(root, config.seed)
+        render.render_demo(root, config.seed)
     parallel.wait_for_all()
     located = config.copy_and_resolve_references()
     located.data.update({"root": str(root), "layout": "davis"})

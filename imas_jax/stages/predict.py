@@ -12,15 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool
 
-from imas_jax import alignment, crf, visualize, whole_clip
+from imas_jax.appearance import alignment, whole_clip
 from imas_jax.data.clips import Clip
-from imas_jax.errors import UserError
-from imas_jax.predict import Predictor, to_frame
 from imas_jax.progress import duration, progress
-from imas_jax.stages import clip_masks, inputs, masks, network
-from imas_jax.stages.run import Output, Run
+from imas_jax.report import drawing
+from imas_jax.runs.run import Output, Run
+from imas_jax.stages import inputs, network, object_masks, soft_masks
+from imas_jax.stages.predictor import Predictor, to_frame
 
 SOFT, MASKS, SOFT_PICTURES = "soft", "masks", "soft_masks"
 
@@ -34,7 +33,7 @@ def work(run: Run) -> Output:
     state = network.final_state(run.config, run.folder(stage), stage)
     model = network.build_model(run.config)
     predictor = Predictor(model, state.best_variables, run.config.predict)
-    masks.write_all(folder / SOFT, clips, predictor)
+    soft_masks.write_all(folder / SOFT, clips, predictor)
     channels = tuple(run.values("align")["channels"])
     total = sum(len(clip.frames) for clip in clips)
     written = (
@@ -60,61 +59,11 @@ def work(run: Run) -> Output:
     )
 
 
-def object_masks(
-    run: Run,
-    clip: Clip,
-    soft: masks.SoftMasks | np.ndarray,
-    channels: tuple[int, ...],
-    preset: str,
-) -> Iterator[Bool[np.ndarray, "h w"]]:
-    """Turn a clip's soft masks into binary ones at frame size, in order.
-
-    Args:
-        run: The run; `config.predict` is read.
-        clip: The clip.
-        soft: Its soft masks `(t, hm, wm, c)`.
-        channels: The object's channels.
-        preset: Post-processing CRF, or "" for none.
-    """
-    together = run.config.predict.whole_clip
-    if not preset and together == whole_clip.OFF:
-        for frame in soft:
-            whole = to_frame(frame.astype(np.float32), clip.size)
-            yield binary(run, whole, channels)
-        return
-    found = clip_masks.object_probabilities(run, clip, soft, channels, together)
-    whole = (to_frame(frame[..., None], clip.size)[..., 0] for frame in found)
-    if not preset:
-        # Channels are one by now: what is likelier object than not.
-        yield from (frame > 0.5 for frame in whole)
-        return
-    pairs = ((clip.read(t), frame) for t, frame in enumerate(whole))
-    results = crf.refine_many(pairs, crf.get_preset(preset), run.config.target.workers)
-    for result in results:
-        yield result.mask
-
-
-def binary(
-    run: Run, whole: np.ndarray, channels: tuple[int, ...]
-) -> Bool[np.ndarray, "h w"]:
-    """Read the object off soft masks as `predict.binarize` says."""
-    config = run.config.predict
-    if config.binarize == "threshold":
-        return alignment.object_probability(whole, channels) > config.threshold
-    if config.binarize == "argmax":
-        return alignment.object_mask(whole, channels)
-    raise UserError(
-        f"predict.binarize = {config.binarize!r}",
-        "argmax or threshold",
-        "correct the field",
-    )
-
-
 def _write_pngs(
     run: Run, folder: Path, clip: Clip, channels: tuple[int, ...]
 ) -> Iterator[None]:
     """Write a clip's pictures; a killed run goes on with the first that is missing."""
-    soft, config = masks.read(folder / SOFT, clip), run.config.predict
+    soft, config = soft_masks.read(folder / SOFT, clip), run.config.predict
     names = [f"{clip.name}/{frame.name}.png" for frame in clip.frames]
     missing = (
         t for t, name in enumerate(names) if not (folder / MASKS / name).exists()
@@ -127,11 +76,11 @@ def _write_pngs(
         return
     clip = dataclasses.replace(clip, frames=clip.frames[first:])
     soft = soft.rest(first)
-    found = object_masks(run, clip, soft, channels, config.crf)
+    found = object_masks.binary_masks(run, clip, soft, channels, config.crf)
     for t, (name, mask) in enumerate(zip(names[first:], found, strict=True)):
         if config.soft_masks:
             whole = to_frame(soft[t].astype(np.float32), clip.native_size)
             probability = alignment.object_probability(whole, channels)
-            visualize.write_soft(folder / SOFT_PICTURES / name, probability)
-        visualize.write_mask(folder / MASKS / name, mask, clip.native_size)
+            drawing.write_soft(folder / SOFT_PICTURES / name, probability)
+        drawing.write_mask(folder / MASKS / name, mask, clip.native_size)
         yield

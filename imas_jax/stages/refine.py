@@ -7,12 +7,12 @@ further to meet them (equation 9). With `refine.steps = 0` stage 1 stands as it 
 from collections.abc import Iterator
 from pathlib import Path
 
-from imas_jax import crf, targets
+from imas_jax.appearance import crf, targets
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
-from imas_jax.stages import clip_masks, features, inputs, masks, network
+from imas_jax.runs.run import Output, Run
+from imas_jax.stages import features, fit, inputs, network, object_masks, soft_masks
 from imas_jax.stages.align import SOFT
-from imas_jax.stages.run import Output, Run
 from imas_jax.training import checkpoints, parallel
 from imas_jax.training.watching import NOBODY, Watcher
 
@@ -43,8 +43,8 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     )
     if parallel.process()[0] == 0:
         parallel.wait_for_all()
-    wanted = network.Appearance(channels, folder)
-    state = network.fit(run, "refine", state.best_variables, watcher, wanted)
+    wanted = fit.Appearance(channels, folder)
+    state = fit.fit(run, "refine", state.best_variables, watcher, wanted)
     log = inputs.training_log(run.workdir / "refine")
     return Output(
         identity=checkpoints.digest(checkpoints.as_tree(state)),
@@ -81,11 +81,11 @@ def _sequences(
     """Open the clips one after the other."""
     folder: Path = run.folder("align") / SOFT
     for clip in clips:
-        soft = masks.read(folder, clip)
+        soft = soft_masks.read(folder, clip)
         yield targets.MaskSequence(
             clip.name,
             (clip.read(t) for t in range(len(clip.frames))),
-            clip_masks.object_probabilities(
+            object_masks.object_probabilities(
                 run, clip, soft, channels, run.config.target.whole_clip
             ),
         )

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from imas_jax import curves, movie, report, visualize
 from imas_jax.data import images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
+from imas_jax.report import curves, document, drawing, movie
+from imas_jax.runs.records import flatten, versions
+from imas_jax.runs.run import Output, Run
 from imas_jax.stages import evaluate, flow, inputs, report_frames
 from imas_jax.stages.predict import MASKS
-from imas_jax.stages.records import flatten, versions
-from imas_jax.stages.run import Output, Run
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
 SHEET = 5  # frames of a clip's contact sheet
@@ -37,7 +37,7 @@ def work(run: Run) -> Output:
     _write_overview(folder, clips[:OVERVIEW])
     entries = evaluate.read_entries(run)
     views = report_frames.Views(run, entries, _made(run))
-    page = report.Report(
+    page = document.Report(
         title=f"IMAS: {Path(run.config.workdir).name}",
         subtitle=_subtitle(clips),
         command=shlex.join(["python", "-m", "imas_jax.main", *sys.argv[1:]]),
@@ -53,7 +53,7 @@ def work(run: Run) -> Output:
         versions=versions(),
     )
     path = folder / HTML
-    report.write(path, page)
+    document.write(path, page)
     for table in _headlines(page):
         logging.info("\n%s", table.text())
     logging.info("report: %s", path)
@@ -71,7 +71,7 @@ def _subtitle(clips: Sequence[Clip]) -> str:
     return f"{len(clips)} clip{'s' if len(clips) != 1 else ''}, {frames} frames"
 
 
-def _headlines(page: report.Report) -> Iterator[tables.Table]:
+def _headlines(page: document.Report) -> Iterator[tables.Table]:
     """Yield the tables a run ends with."""
     if page.entries:
         yield tables.per_sequence(page.entries, "frame_mean", page.empty)
@@ -95,24 +95,20 @@ def _write_pictures(run: Run, folder: Path, clip: Clip) -> None:
 
     def pictures() -> Iterator[np.ndarray]:
         for t in range(count):
-            picture = visualize.overlay(
-                clip.read(t), report_frames.result(run, clip, t)
-            )
+            picture = drawing.overlay(clip.read(t), report_frames.result(run, clip, t))
             if t in chosen:
                 kept.append(picture)
             yield picture
 
     movie.write_video(video, pictures(), clip.rate)
-    visualize.write_image(sheet, visualize.contact_sheet(kept, columns=len(kept)))
+    drawing.write_image(sheet, drawing.contact_sheet(kept, columns=len(kept)))
 
 
 def _write_overview(folder: Path, clips: Sequence[Clip]) -> None:
     """Put the first clips' sheets on one picture: the run at a glance."""
     sheets = [images.read_image(folder / OVERLAYS / f"{c.name}.jpg") for c in clips]
-    rows = [visualize.fit_width(sheet, OVERVIEW_WIDTH) for sheet in sheets]
-    visualize.write_image(
-        folder / "overview.jpg", visualize.contact_sheet(rows, columns=1)
-    )
+    rows = [drawing.fit_width(sheet, OVERVIEW_WIDTH) for sheet in sheets]
+    drawing.write_image(folder / "overview.jpg", drawing.contact_sheet(rows, columns=1))
 
 
 def _panels(run: Run) -> Iterator[curves.Panel]:

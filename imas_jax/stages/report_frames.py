@@ -9,16 +9,24 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from imas_jax import predict, report, semantic, target_files, visualize
+from imas_jax.appearance import semantic, targets
 from imas_jax.data import annotations
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation.protocol import Entry
 from imas_jax.flow import files
-from imas_jax.stages import evaluate, explain, inputs, masks, motion_masks
+from imas_jax.report import document, drawing
+from imas_jax.runs.run import Run
+from imas_jax.stages import (
+    evaluate,
+    explain,
+    inputs,
+    motion_baseline,
+    predictor,
+    soft_masks,
+)
 from imas_jax.stages.evaluate import Scored
 from imas_jax.stages.predict import MASKS, SOFT
 from imas_jax.stages.refine import TARGETS
-from imas_jax.stages.run import Run
 
 WORST = 3  # of a clip's frames that are shown, however few are asked for
 Values = dict[int, float]  # by frame position
@@ -46,8 +54,8 @@ class Views:
         self._trained: dict[str, Clip] = {}
         self._explainer = explain.explainer(run) if self._flow else None
 
-    def draw(self, clips: Sequence[Clip]) -> tuple[report.SequenceView, ...]:
-        """Draw the clips that went worst, as many as `report.sequences`."""
+    def draw(self, clips: Sequence[Clip]) -> tuple[document.SequenceView, ...]:
+        """Draw the clips that went worst, as many as `document.sequences`."""
         worst = sorted(clips, key=self._rank)[: self._run.config.report.sequences]
         kept = [clip for clip in clips if clip in worst]
         return tuple(map(self._sequence, kept))
@@ -60,7 +68,7 @@ class Views:
         chosen = "+".join(map(str, told["channels"]))
         return True, told["sequences"].get(clip.name, {}).get(chosen, 1.0)
 
-    def _sequence(self, clip: Clip) -> report.SequenceView:
+    def _sequence(self, clip: Clip) -> document.SequenceView:
         scores = self._scores.get(clip.name, {})
         agreement = {} if scores else self._agreement(clip)
         shown = choose_frames(
@@ -69,7 +77,7 @@ class Views:
             scores or agreement,
         )
         frames = tuple(
-            report.view_frame(
+            document.view_frame(
                 clip.frames[t].name,
                 self._pictures(clip, t),
                 scores.get(t),
@@ -78,7 +86,7 @@ class Views:
             for t in shown
         )
         mean = float(np.mean(list(scores.values()))) if scores else None
-        return report.SequenceView(
+        return document.SequenceView(
             clip.name, frames, f"{len(clip.frames)} frames", mean
         )
 
@@ -88,7 +96,7 @@ class Views:
         for t in range(len(clip.frames)):
             field = self._field(clip, t)
             if field is not None:
-                moving = motion_masks.of_field(field, clip.size)
+                moving = motion_baseline.of_field(field, clip.size)
                 mask = result(self._run, clip, t)
                 found[t] = semantic.overlap(mask, moving)
         return found
@@ -107,7 +115,7 @@ class Views:
         if place is None:
             return None
         gap = self._run.config.flow.gaps[0]
-        return motion_masks.field_of_frame(inputs.flow(self._run), *place, gap)
+        return motion_baseline.field_of_frame(inputs.flow(self._run), *place, gap)
 
     def _pictures(self, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
         image, found, truth = clip.read(t), result(self._run, clip, t), None
@@ -116,11 +124,11 @@ class Views:
             annotation = annotations.read_annotation(scored.truth[t])
             truth = evaluate.at_size(annotation, clip.size)
         folder = self._run.workdir / "predict" / SOFT
-        soft = masks.read(folder, clip)[t].astype(np.float32)
+        soft = soft_masks.read(folder, clip)[t].astype(np.float32)
         return {
             "frame": image,
-            "object": visualize.overlay(image, found, truth),
-            "channels": visualize.mask_channels(predict.to_frame(soft, clip.size)),
+            "object": drawing.overlay(image, found, truth),
+            "channels": drawing.mask_channels(predictor.to_frame(soft, clip.size)),
             **self._flow_pictures(clip, t),
             **self._target(clip, t),
         }
@@ -132,16 +140,16 @@ class Views:
             return {}
         told = self._explainer(self._trained[clip.name], field)
         fastest = float(np.linalg.norm(told.target, axis=-1).max())
-        shown = {"flow": visualize.flow_to_color(field.flow.astype(np.float32))}
+        shown = {"flow": drawing.flow_to_color(field.flow.astype(np.float32))}
         if self._run.config.flow.background != "none":
-            shown["flow less camera"] = visualize.flow_to_color(told.target, fastest)
+            shown["flow less camera"] = drawing.flow_to_color(told.target, fastest)
         else:
-            shown["flow"] = visualize.flow_to_color(told.target, fastest)
-        shown["reconstructed flow"] = visualize.flow_to_color(
+            shown["flow"] = drawing.flow_to_color(told.target, fastest)
+        shown["reconstructed flow"] = drawing.flow_to_color(
             told.reconstruction, fastest
         )
         if told.residual.any():
-            shown["residual, its own scale"] = visualize.flow_to_color(told.residual)
+            shown["residual, its own scale"] = drawing.flow_to_color(told.residual)
         return shown
 
     def _target(self, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
@@ -151,9 +159,9 @@ class Views:
         place = self._place(clip, t) if there else None
         if place is None:
             return {}
-        target = target_files.read(folder, clip.name)[place[1]]
+        target = targets.read(folder, clip.name)[place[1]]
         whole = cv2.resize(target, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
-        return {"stage-2 target": visualize.grey(whole / np.float32(255))}
+        return {"stage-2 target": drawing.grey(whole / np.float32(255))}
 
 
 def choose_frames(count: int, spread: int, values: Values) -> list[int]:
@@ -172,4 +180,4 @@ def choose_frames(count: int, spread: int, values: Values) -> list[int]:
 def result(run: Run, clip: Clip, t: int) -> np.ndarray:
     """Read back the mask that the predict stage wrote, at the clip's frame size."""
     path = run.workdir / "predict" / MASKS / clip.name / f"{clip.frames[t].name}.png"
-    return evaluate.at_size(masks.read_png(path), clip.size)
+    return evaluate.at_size(soft_masks.read_png(path), clip.size)

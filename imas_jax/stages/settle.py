@@ -1,11 +1,18 @@
 """Looks at the clips and settles what a config leaves open, saying why.
 
-Runs before any stage. Looking is quick: frames are counted, and where flow is to be
-computed eight pairs are estimated on small frames.
+A field left open (-1, or "auto" for the network) is chosen by what the clips are; any
+other value stands. Looking runs before any stage and is quick: frames are counted, and
+where flow is to be computed eight pairs are estimated on small frames. Choosing is
+pure: facts and config in, choices out.
+
+All numbers are ours. An ordinary clip (up to 100 frames, short side up to 480, motion
+as in DAVIS, no weights) gets what benchmarks/results/video.md was measured with.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,12 +20,54 @@ from absl import logging
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from imas_jax.data import choices
 from imas_jax.data.clips import Clip
 from imas_jax.flow import estimators, motion
+from imas_jax.runs.run import TRAINED
 from imas_jax.stages import inputs
-from imas_jax.stages.run import TRAINED
 
+OPEN = (-1, -1.0, "auto")
+FIELDS = (
+    "data.size",
+    "data.frames",
+    "flow.gaps",
+    "model.backbone",
+    "model.width",
+    "model.head_width",
+    "model.head_dilation",
+    "discover.steps",
+    "discover.learning_rate",
+    "refine.steps",
+    "refine.learning_rate",
+)
+
+LARGEST = 480  # px of the short side; DAVIS's, beyond which masks gain little
+MEASURED_AT = 240  # px of the short side at which `Facts.motion` counts pixels
+# The slowest of 30 sequences of DAVIS moves by 1.25 px between frames at that size.
+SLOW = 0.75  # px below which flow of neighbours is mostly its own error
+ENOUGH = 1.25  # px that a wider gap should reach
+GAPS = (1, 2, 4, 8)
+ORDINARY = 100  # frames up to which a clip gets STEPS
+STEPS, REFINE_STEPS = 200, 80
+LONGEST = 500  # frames of a clip to train on: five times an ordinary clip's steps
+SHORT = 10  # frames below which a clip is worth a warning
+
+# A small network learns from scratch; a given one has its shape and the paper's rates.
+SCRATCH = {
+    "model.backbone": "unet",
+    "model.width": 16,
+    "model.head_width": 32,
+    "model.head_dilation": 2,
+    "discover.learning_rate": 2e-3,
+    "refine.learning_rate": 5e-4,
+}
+GIVEN = {
+    "model.backbone": "resnet50",
+    "model.width": 64,
+    "model.head_width": 256,
+    "model.head_dilation": 6,
+    "discover.learning_rate": 1e-4,
+    "refine.learning_rate": 1e-5,
+}
 SAMPLES = 8  # places in all clips together where motion is measured
 FASTEST = 99  # percentile of pixels: a small object moves too
 
@@ -29,13 +78,13 @@ def settle(config: ConfigDict) -> ConfigDict:
     Raises:
         UserError: If the clips cannot be found or read.
     """
-    wanted = choices.open_fields(config)
+    wanted = open_fields(config)
     if not wanted or config.stage == "each":  # which settles clip by clip
         return config
     clips = inputs.clips(config)
     counts = tuple(len(clip.frames) for clip in clips)
     for clip in clips:
-        if len(clip.frames) < choices.SHORT:
+        if len(clip.frames) < SHORT:
             logging.warning(
                 "%s has %d frames: little to learn from, masks may be poor",
                 clip.name,
@@ -50,13 +99,13 @@ def settle(config: ConfigDict) -> ConfigDict:
             "where they show unlike things: --config.stage=each",
             len(clips),
         )
-    facts = choices.Facts(counts, sizes, moves, trains)
-    found = choices.choose(config, facts)
+    facts = Facts(counts, sizes, moves, trains)
+    found = choose(config, facts)
     told = [c for c in found if trains or c.field == "data.size"]
     for reason, group in itertools.groupby(told, key=lambda choice: choice.reason):
         values = ", ".join(f"{choice.field} = {choice.value}" for choice in group)
         logging.info("%s (%s)", values, reason)
-    return choices.settle(config, found)
+    return apply(config, found)
 
 
 def measure_motion(clips: Sequence[Clip]) -> dict[int, float]:
@@ -67,12 +116,12 @@ def measure_motion(clips: Sequence[Clip]) -> dict[int, float]:
     """
     strips = [s for clip in clips[:SAMPLES] for s in _strips(clip, len(clips))]
     estimate, found = estimators.Estimator(estimators.Dis()), {}
-    for place, gap in enumerate(choices.GAPS, start=1):
+    for place, gap in enumerate(GAPS, start=1):
         moved = [_moved(estimate, s[0], s[place]) for s in strips if len(s) > place]
         if len(moved) < len(strips):
             break
         found[gap] = float(np.median(moved))
-        if found[1] >= choices.SLOW:
+        if found[1] >= SLOW:
             break
     return found
 
@@ -80,7 +129,7 @@ def measure_motion(clips: Sequence[Clip]) -> dict[int, float]:
 def _strips(clip: Clip, clips: int) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]]:
     """Yield small frames t, t + 1, t + 2, t + 4, ... of some places, in order."""
     count = len(clip.frames)
-    gaps = [gap for gap in choices.GAPS if gap <= max((count - 1) // 4, 1)]
+    gaps = [gap for gap in GAPS if gap <= max((count - 1) // 4, 1)]
     last = count - 1 - gaps[-1]
     places = max(SAMPLES // clips, 1)
     starts = np.unique(np.linspace(0, last, places).round().astype(int))
@@ -92,7 +141,7 @@ def _strips(clip: Clip, clips: int) -> Iterator[list[UInt8[np.ndarray, "_ _ 3"]]
 
 def _shrink(frame: np.ndarray) -> np.ndarray:
     h, w = frame.shape[:2]
-    scale = choices.MEASURED_AT / min(h, w)
+    scale = MEASURED_AT / min(h, w)
     size = (max(round(w * scale), 16), max(round(h * scale), 16))
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
@@ -103,3 +152,113 @@ def _moved(
     flow, _ = estimate(first, second)
     magnitude = motion.motion_magnitude(flow, motion.fit_background(flow))
     return float(np.percentile(magnitude, FASTEST))
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What clips are.
+
+    Attributes:
+        frames: Number of frames of each clip.
+        sizes: (h, w) of each clip.
+        motion: By gap, pixels that the fastest hundredth of a frame moves against the
+            camera, median over some pairs, at a short side of `MEASURED_AT`.
+        trains: Whether anything is trained; a restored network only predicts.
+    """
+
+    frames: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    motion: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    trains: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A field, its value, and why."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+def open_fields(config: ConfigDict) -> tuple[str, ...]:
+    """Return the fields that are left to choose."""
+    return tuple(field for field in FIELDS if _is_open(_get(config, field)))
+
+
+def choose(config: ConfigDict, facts: Facts) -> tuple[Choice, ...]:
+    """Choose what is open."""
+    wanted = open_fields(config)
+    return tuple(choice for choice in _all(config, facts) if choice.field in wanted)
+
+
+def apply(config: ConfigDict, choices: tuple[Choice, ...]) -> ConfigDict:
+    """Return the config with the choices in place."""
+    settled = config.copy_and_resolve_references().unlock()
+    settled.update_from_flattened_dict({c.field: c.value for c in choices})
+    return settled.lock()
+
+
+def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
+    yield _size(facts)
+    yield _frames(facts)
+    yield _gaps(facts)
+    weights = config.model.weights
+    network = GIVEN if weights else SCRATCH
+    reason = f"{weights} is given" if weights else "no weights: learns from scratch"
+    yield from (Choice(field, value, reason) for field, value in network.items())
+    most = _get(config, "data.frames")
+    most = LONGEST if _is_open(most) else most
+    trained = sum(min(count, most or count) for count in facts.frames)
+    factor = min(max(trained, ORDINARY), LONGEST) / ORDINARY
+    reason = f"{trained} frames to learn from, at 4 pairs a step"
+    yield Choice("discover.steps", round(STEPS * factor), reason)
+    yield Choice("refine.steps", round(REFINE_STEPS * factor), reason)
+
+
+def _size(facts: Facts) -> Choice:
+    usual = max(sorted(set(facts.sizes)), key=facts.sizes.count)
+    h, w = usual
+    scale = LARGEST / min(h, w)
+    if scale < 1:
+        usual = (round(h * scale), round(w * scale))
+        reason = f"{w}x{h} is more than is needed; masks are written at {w}x{h}"
+    elif len(set(facts.sizes)) > 1:
+        reason = "clips of several sizes train together; masks keep each one's own"
+    else:
+        return Choice("data.size", (0, 0), f"{w}x{h} is worked on as it is")
+    return Choice("data.size", usual, reason)
+
+
+def _frames(facts: Facts) -> Choice:
+    longest = max(facts.frames)
+    if not facts.trains:
+        return Choice("data.frames", 0, "nothing is trained")
+    if longest <= LONGEST:
+        return Choice("data.frames", 0, f"{longest} frames are few enough to train on")
+    reason = f"{longest} frames are much alike; every frame gets a mask all the same"
+    return Choice("data.frames", LONGEST, reason)
+
+
+def _gaps(facts: Facts) -> Choice:
+    motion = dict(facts.motion)
+    if not facts.trains:
+        return Choice("flow.gaps", (1,), "nothing is trained")
+    told = ", ".join(f"{value:.2f} px at gap {gap}" for gap, value in motion.items())
+    if motion[1] >= SLOW:
+        return Choice("flow.gaps", (1,), f"neighbouring frames move enough ({told})")
+    wide = [gap for gap, value in motion.items() if value >= ENOUGH]
+    if not wide:
+        return Choice("flow.gaps", (1,), f"no stride shows more motion ({told})")
+    return Choice("flow.gaps", (min(wide),), f"slow motion ({told})")
+
+
+def _is_open(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(part in OPEN for part in value)
+    return value in OPEN
+
+
+def _get(config: ConfigDict, field: str) -> Any:
+    section, name = field.split(".")
+    return config[section][name]

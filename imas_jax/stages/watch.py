@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from imas_jax import predict, visualize
 from imas_jax.conventions import Tree
 from imas_jax.data.clips import Clip
-from imas_jax.predict import Predictor
-from imas_jax.stages import evaluate, inputs, motion_masks, network, sinks
-from imas_jax.stages.run import Run
-from imas_jax.training import parallel
+from imas_jax.report import drawing
+from imas_jax.runs.run import Run
+from imas_jax.stages import evaluate, inputs, motion_baseline, network
+from imas_jax.stages.predictor import Predictor, to_frame
+from imas_jax.training import parallel, sinks
 from imas_jax.training.state import TrainState
 from imas_jax.training.watching import Nobody, Watcher
 
@@ -107,16 +107,16 @@ def draw(run: Run, predictor: Predictor) -> dict[str, np.ndarray]:
         t = len(clip.frames) // 2
         image = clip.read(t)
         (soft,) = predictor([image])
-        row = [image, visualize.mask_channels(predict.to_frame(soft, clip.size))]
+        row = [image, drawing.mask_channels(to_frame(soft, clip.size))]
         row += _flow(run, clip, t)
-        sheet = [visualize.fit_width(picture, WIDTH) for picture in row]
-        pictures[f"frames/{clip.name}"] = visualize.contact_sheet(sheet, len(sheet))
+        sheet = [drawing.fit_width(picture, WIDTH) for picture in row]
+        pictures[f"frames/{clip.name}"] = drawing.contact_sheet(sheet, len(sheet))
     return pictures
 
 
 def _flow(run: Run, clip: Clip, t: int) -> Sequence[np.ndarray]:
     gap = run.config.flow.gaps[0]
-    field = motion_masks.field_of_frame(inputs.flow(run), clip, t, gap)
+    field = motion_baseline.field_of_frame(inputs.flow(run), clip, t, gap)
     if field is None:
         return ()
-    return (visualize.flow_to_color(field.flow.astype(np.float32)),)
+    return (drawing.flow_to_color(field.flow.astype(np.float32)),)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import davis
 from imas_jax import conventions, errors, geometry
 from imas_jax.conventions import Batch
-from imas_jax.data import augment, crops
+from imas_jax.data import augment
 
 SIZE = (60, 100)
 MASK = (12, 12)
@@ -256,9 +256,9 @@ def test_evaluation_frames_are_only_normalised():
 
 def test_a_crop_larger_than_the_smallest_resized_frame_is_refused():
     with pytest.raises(errors.UserError, match=r"\(48, 64\).*resized to \(53, 53\)"):
-        crops.check_crop((60, 60), recipe(crop=(48, 64)))
+        augment.check_crop((60, 60), recipe(crop=(48, 64)))
     with pytest.raises(errors.UserError, match=r"augment\.mode='croop'"):
-        crops.check_crop((60, 60), recipe(mode="croop"))
+        augment.check_crop((60, 60), recipe(mode="croop"))
 
 
 def authors_distort(x: np.ndarray, factor: float, shift: float) -> np.ndarray:
@@ -348,6 +348,6 @@ def test_hue_and_saturation_agree_with_real_valued_hsv(parity):
 def test_a_crop_is_turned_or_shrunk_until_every_draw_can_cut_it(size, crop):
     config = davis.get_config().augment
     config.update({"short_side": 240, "scale": (0.9, 1.1), "crop": (192, 320)})
-    config.crop = crops.fit_crop(size, config)
+    config.crop = augment.fit_crop(size, config)
     assert tuple(config.crop) == crop
-    crops.check_crop(size, config)
+    augment.check_crop(size, config)

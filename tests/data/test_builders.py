@@ -13,7 +13,7 @@ import pair_writer
 import pytest
 
 from imas_jax import errors
-from imas_jax.data import builders, clips, images, shard_room, training_set
+from imas_jax.data import builders, clips, images, training_set
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_a_disk_that_is_too_small_is_refused_before_writing(made, monkeypatch):
 def test_the_estimate_of_disk_space_is_not_too_low(made):
     _, found, folder = made
     builders.write_shards(found, folder)
-    needed = sum(shard_room.clip_bytes(found, clip) for clip in range(2))
+    needed = sum(builders.clip_bytes(found, clip) for clip in range(2))
     written = sum(len(data) for _, data in snapshot(folder).values())
     # ArrayRecord rounds each file up to its 64 KiB blocks.
     assert written - 2 * 2 * 65536 <= needed

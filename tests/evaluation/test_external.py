@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from configs import davis
-from imas_jax import errors, visualize
-from imas_jax.data import clips, synthetic
+from imas_jax import errors
+from imas_jax.data import clips
+from imas_jax.demo import render
 from imas_jax.evaluation import external, mask_folders, protocol
+from imas_jax.report import drawing
 
 NAMES = ("cat-sway", "cup-pan")
 
@@ -15,7 +17,7 @@ NAMES = ("cat-sway", "cup-pan")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("external") / "clips"
-    synthetic.render_demo(root, 0, frames=4, size=(48, 80), names=NAMES)
+    render.render_demo(root, 0, frames=4, size=(48, 80), names=NAMES)
     config = davis.get_config().data
     config.root, config.resolution = str(root), "48p"
     return config
@@ -30,7 +32,7 @@ def write(data, folder: Path, spoil=lambda mask: mask) -> mask_folders.MaskFolde
     for name in NAMES:
         for frame in range(4):
             mask = spoil(truth(data, name, frame))
-            visualize.write_mask(folder / name / f"{frame:05d}.png", mask)
+            drawing.write_mask(folder / name / f"{frame:05d}.png", mask)
     return mask_folders.open_masks(folder)
 
 

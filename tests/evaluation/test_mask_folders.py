@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imas_jax import errors, visualize
+from imas_jax import errors
 from imas_jax.evaluation import mask_folders
+from imas_jax.report import drawing
 
 SIZE = (12, 20)
 
@@ -35,7 +36,7 @@ def test_full_white_and_label_one_are_both_objects(tmp_path, level):
 
 
 def test_our_own_palette_files_are_read_back(tmp_path):
-    visualize.write_mask(tmp_path / "bear/00000.png", square())
+    drawing.write_mask(tmp_path / "bear/00000.png", square())
     masks = mask_folders.open_masks(tmp_path)
     assert masks.encoding == "labels"
     np.testing.assert_array_equal(masks.read("bear", "00000", SIZE), square())
@@ -73,7 +74,7 @@ def test_a_soft_mask_that_found_nothing_does_not_pass_for_labels(tmp_path):
 
 
 def test_palette_and_soft_files_in_one_folder_are_refused(tmp_path):
-    visualize.write_mask(tmp_path / "bear/00000.png", square())
+    drawing.write_mask(tmp_path / "bear/00000.png", square())
     grey(tmp_path / "bear/00001.png", level=140)
     with pytest.raises(errors.UserError, match=r"evaluate\.encoding"):
         mask_folders.open_masks(tmp_path)

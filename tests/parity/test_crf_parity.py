@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imas_jax import crf
+from imas_jax.appearance import crf
 
 pytestmark = pytest.mark.parity
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from imas_jax import semantic
+from imas_jax.appearance import semantic
 
 pytestmark = pytest.mark.parity
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from tiny import tiny_config, write_clip
 
-from imas_jax import local_features
+from imas_jax import protocol
+from imas_jax.appearance import local_features
 from imas_jax.errors import UserError
-from imas_jax.stages import align, features, inputs, judges, protocol, refine
-from imas_jax.stages.run import Run
+from imas_jax.runs.run import Run
+from imas_jax.stages import align, features, inputs, refine
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def choose(root, **fields):
 
 
 @pytest.mark.parametrize("judged", ["first", "all"])
-@pytest.mark.parametrize("score", list(judges.PARTS))
+@pytest.mark.parametrize("score", list(align.PARTS))
 def test_every_judge_finds_the_moving_square(prepared, score, judged):
     chosen = choose(prepared, score=score, judged=judged)
     assert chosen.channels == (2,)

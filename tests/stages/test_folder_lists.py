@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from imas_jax.stages import folder_lists
+from imas_jax.tools import folder_lists
 
 
 @pytest.mark.parametrize(

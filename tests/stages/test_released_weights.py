@@ -6,9 +6,10 @@ import pytest
 from flax import traverse_util
 from tiny import tiny_config, write_clip
 
+from imas_jax import protocol
 from imas_jax.models import imas, pretrained, weight_names
-from imas_jax.stages import network, protocol
-from imas_jax.stages.run import Run
+from imas_jax.runs.run import Run
+from imas_jax.stages import network
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import video
-from imas_jax.data import choices, clips
+from imas_jax.data import clips
 from imas_jax.stages import settle
 
 
@@ -19,8 +19,8 @@ def test_every_choice_is_logged_with_its_reason(tmp_path, caplog):
     clip_writer.write_clip(tmp_path / "clip", 12)
     with caplog.at_level("INFO"):
         config = settle.settle(config_of(tmp_path / "clip"))
-    assert choices.open_fields(config) == ()
-    for field in choices.FIELDS:
+    assert settle.open_fields(config) == ()
+    for field in settle.FIELDS:
         assert any(f"{field} = " in line for line in caplog.messages)
     assert "flow.gaps = (1,) (neighbouring frames move enough" in caplog.text
     assert tuple(config.flow.gaps) == (1,)
@@ -33,8 +33,8 @@ def test_slow_motion_gets_a_stride(tmp_path):
         clip_writer.save(tmp_path / f"{t:05d}.png", frames[t // 3])
     (clip,) = clips.find_clips(clip_writer.config(tmp_path, "folder").data)
     moved = settle.measure_motion((clip,))
-    assert moved[1] < choices.SLOW
-    assert moved[8] > choices.ENOUGH
+    assert moved[1] < settle.SLOW
+    assert moved[8] > settle.ENOUGH
     (gap,) = settle.settle(config_of(tmp_path)).flow.gaps
     assert gap > 1
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from tiny import tiny_config, write_clip
 
-from imas_jax.stages import protocol
-from imas_jax.stages import run as run_lib
-from imas_jax.stages.run import Run
+from imas_jax import protocol
+from imas_jax.runs import run as run_lib
+from imas_jax.runs.run import Run
 
 pytestmark = pytest.mark.slow
 

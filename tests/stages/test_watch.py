@@ -11,9 +11,11 @@ from PIL import Image
 from tensorboardX.proto import event_pb2
 from tiny import tiny_config, write_clip
 
+from imas_jax import protocol
 from imas_jax.errors import UserError
-from imas_jax.stages import checks, protocol, sinks, watch
-from imas_jax.stages.run import Run
+from imas_jax.runs.run import Run
+from imas_jax.stages import checks, watch
+from imas_jax.training import sinks
 
 
 def events(folder):

@@ -1,0 +1,1 @@
+"""Clips rendered from bundled photographs, with exact masks (configs/demo.py)."""

@@ -1,0 +1,1 @@
+"""Beside the protocol: rank masks, score masks, ablations, a network for each clip."""

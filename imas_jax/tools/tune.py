@@ -1,0 +1,201 @@
+"""The tuner as a tool (paper Sec. 3.4, Fig. 5): ranks masks from anywhere.
+
+Candidates are folders of masks, of any method (`align.masks`), or the channels of all
+checkpoints of a sweep of runs (`align.sweep`). Nothing is trained and no annotation is
+read; what is compared is only how well masks agree with motion or with themselves.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from imas_jax.appearance import alignment, ranking
+from imas_jax.data.clips import Clip
+from imas_jax.errors import ProblemList, UserError
+from imas_jax.evaluation import mask_folders
+from imas_jax.evaluation.mask_folders import MaskFolder
+from imas_jax.runs.records import digest
+from imas_jax.runs.run import Output, Run, adopt_network
+from imas_jax.stages import align, inputs, network
+from imas_jax.stages.predictor import Predictor, to_frame
+from imas_jax.tools import folder_lists
+from imas_jax.training.checkpoints import Checkpoints
+
+OBJECT = 0.5  # a soft mask above it is object, as in equation 13's comparison
+
+
+def work(run: Run) -> Output:
+    """Rank all candidates; the table is logged and stored."""
+    judge = align.make_judge(run, align.moving_from_frames(run))
+    if run.config.align.masks:
+        groups = list(_score_folders(run, judge))
+    else:
+        groups = list(_score_sweep(run, judge))
+    found = ranking.rank(run.config.align.score, groups)
+    text = found.text()
+    folder = run.workdir / "tune"
+    aside = folder / ".ranking.txt"
+    aside.write_text(text + "\n")
+    os.replace(aside, folder / "ranking.txt")
+    logging.info("\n%s", text)
+    return Output(identity=digest(found.to_json()), values=found.to_json())
+
+
+def _score_folders(run: Run, judge: align.Judge) -> Iterator[ranking.Scored]:
+    clips = inputs.clips(run.config)
+    found = folder_lists.paths(run.config.align.masks, "align.masks")
+    opened = _open(run, found, clips)
+    names = folder_lists.short_names(found)
+    common = [clip for clip in clips if all(clip.name in f.files for f in opened)]
+    for name, masks in zip(names, opened, strict=True):
+        scored = {
+            clip.name: [
+                judge(clip, t, _candidate(masks, clip, t))
+                for t in align.judged_frames(run, clip)
+            ]
+            for clip in common
+        }
+        yield ranking.Scored((name,), scored)
+
+
+def _open(run: Run, folders: list[Path], clips: tuple[Clip, ...]) -> list[MaskFolder]:
+    """Open all mask folders; everything wrong with any of them is told at once."""
+    problems, opened = ProblemList(), []
+    for folder in folders:
+        try:
+            opened.append(mask_folders.open_masks(folder, threshold=OBJECT))
+        except UserError as error:
+            problems.add(folder, error.found)
+    common = [clip for clip in clips if all(clip.name in f.files for f in opened)]
+    for masks in opened:
+        left_out = sorted(set(masks.files) - {clip.name for clip in common})
+        if common and left_out:
+            logging.warning(
+                "%s: not judged, for not every folder has them or they have no "
+                "frames: %s",
+                masks.root,
+                ", ".join(left_out),
+            )
+        _check_masks(run, masks, common, problems)
+    if opened and not common:
+        frames = ", ".join(clip.name for clip in clips[:5])
+        for masks in opened:
+            there = ", ".join(list(masks.files)[:5])
+            problems.add(masks.root, f"sequences {there}; the frames are of {frames}")
+    problems.raise_if_any(
+        "align.masks",
+        "folders <sequence>/<frame>.png with masks of every judged frame, of the "
+        "frames' shape, and at least one sequence in common with the frames",
+        "repair or leave out what is named; --config.align.judged=first wants masks "
+        "of first frames only",
+    )
+    return opened
+
+
+def _check_masks(
+    run: Run, masks: MaskFolder, clips: list[Clip], problems: ProblemList
+) -> None:
+    """Look at every judged mask: there, readable, of the right shape, not all empty."""
+    empty = True
+    for clip in clips:
+        missing = []
+        for t in align.judged_frames(run, clip):
+            path = masks.find(clip.name, clip.frames[t].name)
+            if path is None:
+                missing.append(clip.frames[t].name)
+                continue
+            try:
+                values = mask_folders.read_values(path)
+                empty &= not values.any()
+            except UserError as error:
+                problems.add(path, error.found)
+                continue
+            if not _same_shape(values.shape, clip.size):
+                problems.add(path, f"is {values.shape} (h, w), its frame {clip.size}")
+        if missing:
+            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            problems.add(
+                masks.root / clip.name, f"{len(missing)} mask(s) missing: {some}"
+            )
+    if clips and empty:
+        logging.warning("%s: every judged mask is empty; it scores 0", masks.root)
+
+
+def _same_shape(mask: tuple[int, ...], frame: tuple[int, int]) -> bool:
+    """Tell whether a mask is its frame's, on whatever grid."""
+    h, w = mask
+    # A coarser grid may have rounded either side by one pixel.
+    return abs(h * frame[1] / (w * frame[0]) - 1) <= 1 / min(h, w)
+
+
+def _candidate(masks: MaskFolder, clip: Clip, t: int) -> alignment.CandidateMasks:
+    """Read one mask as the only candidate of its folder, at frame size."""
+    frame = clip.frames[t].name
+    if masks.encoding == "soft":
+        path = masks.find(clip.name, frame)
+        assert path is not None  # checked by _open
+        soft = cv2.resize(mask_folders.read_values(path), clip.size[::-1])
+        hard = soft > masks.threshold
+    else:
+        hard = masks.read(clip.name, frame, clip.size)
+        soft = hard.astype(np.float32)
+    return alignment.CandidateMasks(soft[..., None], hard[..., None])
+
+
+def _score_sweep(run: Run, judge: align.Judge) -> Iterator[ranking.Scored]:
+    """Score every channel of every kept stage-1 checkpoint of every run."""
+    clips = inputs.clips(run.config)
+    folders = folder_lists.paths(run.config.align.sweep, "align.sweep")
+    for folder, name in zip(folders, folder_lists.short_names(folders), strict=True):
+        config = run.config.copy_and_resolve_references().unlock()
+        config.restore = str(folder)
+        config = adopt_network(config)
+        channels, largest = config.model.channels, config.align.largest
+        candidates = alignment.list_candidates(channels, largest)
+        for step, predictor in predictors(config, folder):
+            yield ranking.Scored(
+                tuple(
+                    f"{name} step {step} channel {'+'.join(map(str, candidate))}"
+                    for candidate in candidates
+                ),
+                {
+                    clip.name: _judge_clip(run, judge, clip, predictor, candidates)
+                    for clip in clips
+                },
+            )
+
+
+def predictors(config: ConfigDict, folder: Path) -> Iterator[tuple[int, Predictor]]:
+    """Open a run's stage-1 checkpoints one after the other, oldest first."""
+    template, predictor = network.template(config, "discover"), None
+    checkpoints = Checkpoints(folder / "discover" / "checkpoints")
+    try:
+        for step in checkpoints.steps():
+            variables = checkpoints.restore_step(step, template).best_variables
+            if predictor is None:
+                model = network.build_model(config)
+                predictor = Predictor(model, variables, config.predict)
+            predictor.load(variables)
+            yield step, predictor
+    finally:
+        checkpoints.close()
+
+
+def _judge_clip(
+    run: Run,
+    judge: align.Judge,
+    clip: Clip,
+    predictor: Predictor,
+    candidates: tuple[alignment.Candidate, ...],
+) -> list[alignment.FrameScores]:
+    wanted = align.judged_frames(run, clip)
+    softs = predictor(clip.read(t) for t in wanted)
+    return [
+        judge(clip, t, alignment.candidate_masks(to_frame(soft, clip.size), candidates))
+        for t, soft in zip(wanted, softs, strict=True)
+    ]

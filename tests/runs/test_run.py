@@ -1,0 +1,192 @@
+import dataclasses
+import errno
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from imas_jax.errors import UserError
+from imas_jax.runs.records import differences
+from imas_jax.runs.run import Output, Run, Stage
+
+
+@pytest.fixture
+def config(tmp_path):
+    return ConfigDict(
+        {
+            "workdir": str(tmp_path / "run"),
+            "restore": "",
+            "stage": "all",
+            "overwrite": False,
+            "first": {"x": 1, "pair": (1, 2)},
+            "second": {"y": 1},
+            "target": {"workers": 0},
+        }
+    )
+
+
+class Counter:
+    """Two stages, the second needing the first; counts how often each works."""
+
+    def __init__(self):
+        self.calls = []
+
+    def stages(self):
+        def work(name):
+            def do(run):
+                self.calls.append(name)
+                section = run.config.first if name == "discover" else run.config.second
+                return Output(f"{name} {section.to_dict()}", {"made": name})
+
+            return do
+
+        return (
+            Stage("discover", (), ("first", "target"), work("discover")),
+            Stage("predict", ("discover",), ("second", "predict"), work("predict")),
+        )
+
+
+def make(config, counter, name="predict"):
+    Run(config, counter.stages()).make(name)
+
+
+def test_a_stage_makes_what_it_needs_and_nothing_twice(config):
+    counter = Counter()
+    make(config, counter)
+    make(config, counter)
+    assert counter.calls == ["discover", "predict"]
+
+
+def test_the_result_says_what_made_it(config, tmp_path):
+    make(config, Counter())
+    result = json.loads((tmp_path / "run/predict/result.json").read_text())
+    assert result["config"] == {
+        "first.pair": [1, 2],
+        "first.x": 1,
+        "second.y": 1,
+    }
+    assert result["inputs"] == {"discover": result["inputs"]["discover"]}
+    assert result["inputs"]["discover"].startswith("discover {")
+    assert result["outputs"] == {"made": "predict"}
+    assert {"seconds", "versions", "config_digest", "finished"} <= result.keys()
+    assert result["versions"].keys() >= {"jax", "flax", "numpy"}
+
+
+def test_a_changed_field_is_refused_by_name_and_nothing_is_lost(config, tmp_path):
+    make(config, Counter())
+    config.first.x = 5
+    counter = Counter()
+    with pytest.raises(UserError, match=r"first\.x: was 1, is 5"):
+        make(config, counter)
+    assert counter.calls == []
+    assert (tmp_path / "run/predict/result.json").is_file()
+
+
+def test_a_changed_field_of_a_later_stage_leaves_the_earlier_alone(config):
+    make(config, Counter())
+    config.second.y = 7
+    config.overwrite = True
+    counter = Counter()
+    make(config, counter)
+    assert counter.calls == ["predict"]
+
+
+def test_overwrite_redoes_a_stale_stage_and_what_follows(config, tmp_path):
+    make(config, Counter())
+    (tmp_path / "run/discover/leftover").write_text("of the old config")
+    config.first.x = 5
+    config.overwrite = True
+    counter = Counter()
+    make(config, counter)
+    assert counter.calls == ["discover", "predict"]
+    assert not (tmp_path / "run/discover/leftover").exists()
+
+
+def test_a_half_done_stage_of_another_config_is_refused_too(config, tmp_path):
+    make(config, Counter())
+    (tmp_path / "run/discover/result.json").unlink()  # killed before the end
+    (tmp_path / "run/discover/half").write_text("of the work")
+    config.first.x = 5
+    with pytest.raises(UserError, match=r"first\.x"):
+        make(config, Counter())
+
+
+def test_a_stage_that_made_nothing_does_not_block_a_corrected_config(config, tmp_path):
+    make(config, Counter())
+    (tmp_path / "run/discover/result.json").unlink()  # failed on its input
+    config.first.x, config.overwrite = 5, False
+    counter = Counter()
+    make(config, counter, "discover")
+    assert counter.calls == ["discover"]
+
+
+def test_an_input_with_another_outcome_makes_a_stage_stale(config, tmp_path):
+    make(config, Counter())
+    path = tmp_path / "run/discover/result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "identity": "something else"}))
+    with pytest.raises(UserError, match="discover was made again"):
+        make(config, Counter())
+
+
+def test_a_finished_stage_that_lost_what_it_made_works_again(config):
+    counter = Counter()
+    first, second = counter.stages()
+    there = dataclasses.replace(first, intact=lambda run: False)
+    for _ in range(2):
+        Run(config, (there, second)).make("predict")
+    assert counter.calls == ["discover", "predict", "discover"]
+
+
+def test_fields_that_do_not_decide_results_may_change(config):
+    make(config, Counter())
+    config.target.workers = 8
+    config.stage = "predict"
+    counter = Counter()
+    make(config, counter)
+    assert counter.calls == []
+
+
+def test_a_restored_run_brings_its_trained_stages_along(config, tmp_path):
+    make(config, Counter(), "discover")
+    config.restore, config.workdir = config.workdir, str(tmp_path / "other")
+    counter = Counter()
+    make(config, counter)
+    assert counter.calls == ["predict"]
+    result = json.loads((tmp_path / "other/predict/result.json").read_text())
+    assert result["config"]["restore"].endswith("run")
+
+
+def test_a_restored_run_without_training_is_refused(config, tmp_path):
+    config.restore = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="discover"):
+        make(config, Counter())
+
+
+def test_a_workdir_that_cannot_be_written_is_one_clear_error(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    config.workdir = str(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match="cannot write"):
+        make(config, Counter())
+
+
+def test_differences_name_new_and_lost_fields():
+    assert differences({"a": 1, "b": 2}, {"a": 1, "c": 3}) == [
+        "b: was 2, is '(no such field)'",
+        "c: was '(no such field)', is 3",
+    ]
+
+
+def test_a_full_disk_in_any_stage_is_told_without_a_trace(config):
+    def full(run):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    stages = (Stage("predict", (), ("first",), full),)
+    with pytest.raises(UserError, match="no room left on the disk"):
+        Run(config, stages).make("predict")
+
+    def forbidden(run):
+        raise PermissionError("not a matter of room")
+
+    with pytest.raises(PermissionError):
+        Run(config, (Stage("align", (), ("first",), forbidden),)).make("align")
