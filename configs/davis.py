@@ -98,7 +98,6 @@ def augment() -> ConfigDict:
     """Augmentation, done on the device."""
     return ConfigDict(
         {
-            "mode": "crop",  # crop | resize (whole frame, SegTrackv2 and FBMS59)
             "short_side": 400,  # pixels before the crop (RCF)
             "scale": (0.96, 1.0),  # uniform factor on short_side (RCF)
             "crop": (384, 384),  # (h, w) the network sees (paper)

@@ -26,8 +26,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.workdir = "runs/fbms59"
     config.data.layout = "fbms59"
     config.data.split = "trainval"  # all 59 sequences (paper)
-    config.data.size = (480, 854)  # sizes differ too much to crop (paper Sec. 6.3)
-    config.augment.mode = "resize"  # paper: resize rather than random crop
+    # Paper Sec. 6.3: all frames are made 480p before the standard pipeline, which is
+    # DAVIS16's (RCF: short side 400 * U(0.96, 1), crop 384). Batches mix sequences, so
+    # one size for all, training and inference alike: 4:3 frames become 16:9.
+    config.data.size = (480, 854)
     config.discover.weight_decay = 1e-6  # RCF
     config.refine.weight_decay = 5e-6  # RCF
     config.target.dilation = 7  # paper

@@ -9,6 +9,7 @@ from jax import ShapeDtypeStruct as Shape
 
 from configs import ablation, davis
 from imas_jax.conventions import Batch
+from imas_jax.data import augment
 from imas_jax.evaluation import ablations
 from imas_jax.models import imas
 from imas_jax.stages import network, settle
@@ -73,6 +74,19 @@ def test_every_recipe_has_a_miniature_that_only_shrinks_it(name):
     for group in ("data", "loss", "align", "evaluate"):
         assert config[group].to_json() == small[group].to_json()
     assert small.discover.steps <= config.discover.steps
+
+
+@pytest.mark.parametrize("variant", ["", "runlocal"])
+@pytest.mark.parametrize("name", ["segtrackv2", "fbms59"])
+def test_frames_of_other_datasets_keep_480ps_aspect_and_are_cropped_as_on_davis(
+    name, variant
+):
+    ours, theirs = build(name, variant), build("davis", variant)
+    assert tuple(ours.data.size) == FRAME
+    for fraction in (0.0, 0.5, 1.0):
+        h, w = augment.scaled_size(FRAME, jax.numpy.asarray(fraction), ours.augment)
+        assert abs(w - h * FRAME[1] / FRAME[0]) <= 0.5
+    assert ours.augment.to_json() == theirs.augment.to_json()
 
 
 @pytest.mark.parametrize("name", ["davis", "amd"])

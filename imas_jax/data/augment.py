@@ -312,14 +312,8 @@ def check_crop(size: tuple[int, int], config: ConfigDict) -> None:
 
     Raises:
         UserError: With the sizes, if the crop is larger than the smallest resized
-            frame, or if the mode is unknown.
+            frame.
     """
-    if config.mode not in ("crop", "resize"):
-        raise errors.UserError(
-            f"augment.mode={config.mode!r}", "crop or resize", "set one of the two"
-        )
-    if config.mode == "resize":
-        return
     smallest = smallest_scaled(size, config)
     if smallest[0] < config.crop[0] or smallest[1] < config.crop[1]:
         raise errors.UserError(
@@ -345,8 +339,6 @@ def scaled_size(
 
     Whole pixels, rounded as mmcv does: the short side down, the long side to nearest.
     """
-    if config.mode == "resize":
-        return jnp.asarray(config.crop, jnp.int32)
     low, high = (config.short_side * factor for factor in config.scale)
     # The clip keeps float32 rounding from going below the size `check_crop` allows.
     short = jnp.clip(jnp.floor(low + (high - low) * fraction), int(low), int(high))
