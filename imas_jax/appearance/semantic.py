@@ -10,7 +10,7 @@ import dataclasses
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 # Extent beyond which a match is no object but the scene (paper appendix).
 WIDEST, HIGHEST = 0.8, 0.9
@@ -28,7 +28,7 @@ class Constrained:
         discarded: Whether the match was too large to mean anything.
     """
 
-    mask: Bool[np.ndarray, "h w"]
+    mask: Shaped[np.ndarray, "h w"]
     discarded: bool
 
 
@@ -85,19 +85,19 @@ def extent(match: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
 
 
 def constrain(
-    mask: Bool[np.ndarray, "h w"], match: Bool[np.ndarray, "h w"], dilation: int
+    mask: Shaped[np.ndarray, "h w"], match: Bool[np.ndarray, "h w"], dilation: int
 ) -> Constrained:
     """Keep the part of a mask inside the dilated match (equation 12).
 
     Args:
-        mask: Refined foreground.
+        mask: Refined foreground, binary or grey levels.
         match: Cosine above theta, undilated.
         dilation: Side of the dilating square, pixels (paper: 3 on DAVIS16, 7 on STv2
             and FBMS59).
     """
     if is_discarded(match):
         return Constrained(mask, discarded=True)
-    return Constrained(mask & dilate(match, dilation), discarded=False)
+    return Constrained(mask * dilate(match, dilation), discarded=False)
 
 
 def alignment_score(

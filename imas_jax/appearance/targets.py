@@ -28,7 +28,7 @@ from imas_jax.errors import UserError
 Resolution = Literal["mask", "frame"]
 
 # Raise it when the same recipe gives other targets than before.
-_VERSION = 1
+_VERSION = 2
 Provenance = Mapping[str, Any]
 
 
@@ -59,7 +59,8 @@ class SemanticConstraint:
         features: Maps a frame, uint8 RGB, to frozen features on any grid.
         digest: Says which features, e.g. a digest of the weights.
         threshold: theta, a cosine.
-        dilation: Side of the dilating square, pixels of the mask.
+        dilation: Side of the dilating square, pixels of the soft mask wherever the
+            CRF runs.
     """
 
     features: Callable[[np.ndarray], np.ndarray]
@@ -75,7 +76,8 @@ class TargetRecipe:
     Attributes:
         preset: The CRF.
         resolution: Where the CRF runs: "mask" resizes the frame to the mask (paper),
-            "frame" the mask to the frame and averages the result back.
+            "frame" the mask to the frame and averages the result back. The constraint
+            compares at the mask's size either way.
         constraint: Equation 12, or None (IMAS-LR).
     """
 
@@ -171,6 +173,7 @@ def make_targets(
                 continue
             found[sequence.name] = SequenceStatistics(0, 0.0, 0.0, 0, 0)  # its place
             for frame, mask in zip(sequence.frames, sequence.masks, strict=True):
+                mask = np.asarray(mask, np.float32)
                 jobs.append(_Job(sequence.name, frame, mask))
                 yield _meet(frame, mask, recipe.resolution)
 
@@ -232,7 +235,6 @@ def _meet(
     frame: np.ndarray, mask: np.ndarray, resolution: Resolution
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bring a frame and its mask to the size the CRF runs at."""
-    mask = np.asarray(mask, np.float32)
     if resolution == "frame":
         return frame, semantic.resize(mask[..., None], frame.shape[:2])[..., 0]
     # Averaging: a shrunken frame without antialias has edges where the scene has none.
@@ -241,22 +243,22 @@ def _meet(
 
 
 def _finish(job: _Job, result: crf.CrfResult, recipe: TargetRecipe) -> _Outcome:
-    """Constrain one refined mask and bring it to mask resolution."""
-    shape = result.mask.shape
+    """Bring one refined mask to mask resolution and constrain it there."""
     _, soft = _meet(job.frame, job.mask, recipe.resolution)
     before = crf.foreground_probability(soft, recipe.preset) > 0.5
-    kept = semantic.Constrained(result.mask, discarded=False)
+    size = job.mask.shape[::-1]
+    refined = result.mask.astype(np.uint8) * np.uint8(255)
+    refined = cv2.resize(refined, size, interpolation=cv2.INTER_AREA)
+    kept = semantic.Constrained(refined, discarded=False)
     if recipe.constraint is not None:
         features = recipe.constraint.features(job.frame)
-        similar = semantic.mask_similarity(features, soft.reshape(*shape, 1))[..., 0]
+        similar = semantic.mask_similarity(features, job.mask[..., None])[..., 0]
         match = similar > recipe.constraint.threshold
-        kept = semantic.constrain(result.mask, match, recipe.constraint.dilation)
-    target = kept.mask.astype(np.uint8) * np.uint8(255)
-    size = job.mask.shape[::-1]
+        kept = semantic.constrain(refined, match, recipe.constraint.dilation)
     return _Outcome(
-        cv2.resize(target, size, interpolation=cv2.INTER_AREA),
+        kept.mask,
         float(np.mean(before != result.mask)),
-        float(np.mean(result.mask != kept.mask)),
+        float(np.mean(refined - kept.mask) / 255),
         kept.discarded,
     )
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imas_jax.appearance import crf, targets
+from imas_jax.appearance import crf, semantic, targets
 from imas_jax.errors import UserError
 
 QUICK = targets.TargetRecipe(crf.get_preset("authors_target:iterations=5"))
@@ -134,22 +134,50 @@ def test_a_truncated_file_is_made_again(tmp_path):
     np.testing.assert_array_equal(targets.read(tmp_path, "a"), before)
 
 
-def test_the_constraint_removes_what_looks_different(tmp_path):
-    def features(frame: np.ndarray) -> np.ndarray:
-        red = frame[::8, ::8, 0] == 210
-        blue = frame[::8, ::8, 2] == 211
-        kinds = [red & ~blue, red & blue, ~red]
-        return np.stack(kinds, axis=-1).astype(np.float32)
+def colour_features(frame: np.ndarray) -> np.ndarray:
+    """Tell object, its reflection and ground apart, on every eighth pixel."""
+    red = frame[::8, ::8, 0] == 210
+    blue = frame[::8, ::8, 2] == 211
+    kinds = [red & ~blue, red & blue, ~red]
+    return np.stack(kinds, axis=-1).astype(np.float32)
 
+
+def with_reflection() -> targets.MaskSequence:
+    """Return a sequence whose masks hold the object and what it is mirrored in."""
     frames, _ = frames_and_masks(0)
     masks = list(truth(frames) * np.float32(0.95))
     for frame in frames:
         where = frame[:64, :, 0] == 210
-        frame[:64][where & (np.arange(64) >= 56)[:, None], 2] = 211  # a "reflection"
+        frame[:64][where & (np.arange(64) >= 56)[:, None], 2] = 211
+    return targets.MaskSequence("a", frames, masks)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_the_dilation_is_pixels_of_the_mask_wherever_the_crf_runs(tmp_path, dilation):
+    like = targets.SemanticConstraint(colour_features, "colour", 0.5, dilation)
+    frame = dataclasses.replace(QUICK, resolution="frame")
+    made = {}
+    for name, recipe in (
+        ("free", frame),
+        ("bound", dataclasses.replace(frame, constraint=like)),
+    ):
+        folder = tmp_path / name
+        targets.make_targets(folder, [with_reflection()], SOURCE, recipe, workers=1)
+        made[name] = targets.read(folder, "a")
+    for t, (image, mask) in enumerate(
+        zip(with_reflection().frames, with_reflection().masks, strict=True)
+    ):
+        seen = semantic.mask_similarity(colour_features(image), mask[..., None])
+        near = semantic.dilate(seen[..., 0] > 0.5, dilation)
+        assert made["free"][t][~near].any()
+        np.testing.assert_array_equal(made["bound"][t], made["free"][t] * near)
+
+
+def test_the_constraint_removes_what_looks_different(tmp_path):
     with_it = dataclasses.replace(
-        QUICK, constraint=targets.SemanticConstraint(features, "colour", 0.5, 3)
+        QUICK, constraint=targets.SemanticConstraint(colour_features, "colour", 0.5, 3)
     )
-    a = targets.MaskSequence("a", frames, masks)
+    a = with_reflection()
     plain = targets.make_targets(tmp_path / "plain", [a], SOURCE, QUICK, workers=1)
     less = targets.make_targets(tmp_path / "less", [a], SOURCE, with_it, workers=1)
     full = targets.read(tmp_path / "plain", "a")
