@@ -82,11 +82,16 @@ def _local_shares(
 ) -> Float[np.ndarray, "hu wu kinds"]:
     """Return the share of each kind of pixel in a window around each grid point."""
     h, w = index.shape
-    hot = np.eye(kinds, dtype=np.float32)[index]
     grid = (max(w // STRIDE, 1), max(h // STRIDE, 1))
-    small = cv2.resize(hot, grid, interpolation=cv2.INTER_AREA)
+    # One kind at a time: OpenCV averages areas of four channels at most.
+    small = [
+        cv2.resize(
+            (index == kind).astype(np.float32), grid, interpolation=cv2.INTER_AREA
+        )
+        for kind in range(kinds)
+    ]
     side = max(round(WINDOW * min(h, w) / STRIDE), 1)
-    return cv2.blur(small, (side, side))
+    return cv2.blur(np.stack(small, axis=-1), (side, side))
 
 
 def _patterns(grey: UInt8[np.ndarray, "h w"], radius: int) -> Int[np.ndarray, "h w"]:

@@ -64,6 +64,7 @@ def check_listing(
     pool: concurrent.futures.Executor,
     decode: bool,
     partial: bool,
+    fewest: int,
     problems: errors.ProblemList,
     notes: errors.ProblemList,
 ) -> tuple[int, int]:
@@ -74,6 +75,7 @@ def check_listing(
         pool: Where files are read.
         decode: Decode pixels too.
         partial: Missing frames are no problem, only worth a note.
+        fewest: Frames a clip must have.
         problems: Gets what must be repaired.
         notes: Gets what is worth a warning.
     """
@@ -83,10 +85,9 @@ def check_listing(
     for path in missing:
         gaps.add(path, "is listed in the image set but missing; copy it again")
     check_numbering(listing.name, present, problems, gaps)
-    if len(present) < 2:
-        problems.add(
-            listing.name, f"{len(present)} frame(s); motion needs two: remove the clip"
-        )
+    if len(present) < fewest:
+        why = "motion needs two: " if fewest > 1 else ""
+        problems.add(listing.name, f"{len(present)} frame(s); {why}remove the clip")
     headers = list(pool.map(lambda p: images.inspect(p, decode), present))
     sizes = [x.size for x in headers if not x.problem]
     usual = max(sorted(set(sizes)), key=sizes.count) if sizes else (0, 0)

@@ -118,7 +118,7 @@ class Pair:
 
 
 def find_clips(
-    data: ConfigDict, split: str | None = None, decode: bool = False
+    data: ConfigDict, split: str | None = None, decode: bool = False, fewest: int = 2
 ) -> tuple[Clip, ...]:
     """Find and check every clip of a split.
 
@@ -127,6 +127,7 @@ def find_clips(
         split: Image set; None takes `data.split`, "" every sequence. Layouts without
             image sets ignore it.
         decode: Decode every image too: finds damage inside files, 5 ms a 480p frame.
+        fewest: Frames a clip must have: motion needs two. (Video files always do.)
 
     Raises:
         UserError: One report of everything wrong, by file.
@@ -141,7 +142,7 @@ def find_clips(
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for listing in listings:
             size = clip_checks.check_listing(
-                listing, pool, decode, data.partial, problems, notes
+                listing, pool, decode, data.partial, fewest, problems, notes
             )
             present = [p for p in listing.paths if p.exists()]
             frames = tuple(Frame(p.stem, p, i) for i, p in enumerate(present))
@@ -150,7 +151,7 @@ def find_clips(
         logging.warning("%s", note)
     problems.raise_if_any(
         f"data.root {data.root}",
-        "clips of at least two readable frames, numbered without gaps, of one size",
+        f"clips of {fewest} or more sound frames, numbered without gaps, of one size",
         "repair or remove what is named; for a copy with frames or sequences missing "
         "set --config.data.partial=True",
     )

@@ -15,13 +15,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax.appearance import alignment, ranking
+from imas_jax.data import clips as clips_lib
 from imas_jax.data.clips import Clip
 from imas_jax.errors import ProblemList, UserError
 from imas_jax.evaluation import mask_folders
 from imas_jax.evaluation.mask_folders import MaskFolder
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run, adopt_network
-from imas_jax.stages import align, inputs, network
+from imas_jax.stages import align, network
 from imas_jax.stages.predictor import Predictor, to_frame
 from imas_jax.tools import folder_lists
 from imas_jax.training.checkpoints import Checkpoints
@@ -46,8 +47,14 @@ def work(run: Run) -> Output:
     return Output(identity=digest(found.to_json()), values=found.to_json())
 
 
+def _clips(config: ConfigDict) -> tuple[Clip, ...]:
+    """Find the clips to judge; what moves takes two frames to see, what matches one."""
+    fewest = 2 if "motion" in align.PARTS[config.align.score] else 1
+    return clips_lib.find_clips(config.data, fewest=fewest)
+
+
 def _score_folders(run: Run, judge: align.Judge) -> Iterator[ranking.Scored]:
-    clips = inputs.clips(run.config)
+    clips = _clips(run.config)
     found = folder_lists.paths(run.config.align.masks, "align.masks")
     opened = _open(run, found, clips)
     names = folder_lists.short_names(found)
@@ -149,7 +156,7 @@ def _candidate(masks: MaskFolder, clip: Clip, t: int) -> alignment.CandidateMask
 
 def _score_sweep(run: Run, judge: align.Judge) -> Iterator[ranking.Scored]:
     """Score every channel of every kept stage-1 checkpoint of every run."""
-    clips = inputs.clips(run.config)
+    clips = _clips(run.config)
     folders = folder_lists.paths(run.config.align.sweep, "align.sweep")
     for folder, name in zip(folders, folder_lists.short_names(folders), strict=True):
         config = run.config.copy_and_resolve_references().unlock()

@@ -48,3 +48,25 @@ def test_a_frame_of_one_colour_gives_zeros_not_nan(name):
     frame = np.full((64, 48, 3), 128, np.uint8)
     features = local_features.LOCAL[name](frame)
     np.testing.assert_allclose(features, 0, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", list(local_features.LOCAL))
+@pytest.mark.parametrize("size", [(480, 854), (97, 131), (17, 16)])
+def test_sides_need_not_be_multiples_of_the_stride(name, size):
+    # DAVIS's own width is none of 4, and OpenCV shrinks more than four channels at once
+    # only by whole factors.
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    h, w, _ = local_features.LOCAL[name](frame).shape
+    assert 0 < h <= size[0] // 2
+    assert abs(h * size[1] - w * size[0]) <= 8 * max(size)  # by a grid step at most
+
+
+def test_shares_are_of_area_though_the_grid_does_not_fit():
+    index = np.zeros((40, 54), int)  # 54 = 13 steps of 4 2/13 pixels
+    index[:, 27:] = 2
+    shares = local_features._local_shares(index, 3)
+    assert shares.shape == (10, 13, 3)
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-6)
+    assert not shares[..., 1].any()
+    # The middle step is half of either; an even window has it and the one before it.
+    np.testing.assert_allclose(shares[0, 5:9, 2], [0, 0.25, 0.75, 1], atol=1e-6)

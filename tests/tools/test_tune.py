@@ -109,6 +109,17 @@ def test_a_second_run_sees_masks_that_changed(frames, tmp_path):
     assert tune(root, [a, b], tmp_path / "run", score="motion")["best"] == "a"
 
 
+def test_one_frame_is_enough_to_judge_by_looks_but_not_by_motion(tmp_path):
+    truth = {"still": write_clip(tmp_path / "frames/still", frames=1, size=SIZE)}
+    folders = [
+        write(tmp_path / "inverse", spoiled(truth, np.logical_not), "0/255"),
+        write(tmp_path / "right", truth, "0/255"),
+    ]
+    assert tune(tmp_path / "frames", folders, tmp_path / "run")["best"] == "right"
+    with pytest.raises(UserError, match="still: 1 frame"):
+        tune(tmp_path / "frames", folders, tmp_path / "run", score="motion")
+
+
 def test_only_shared_sequences_are_judged(frames, tmp_path):
     root, truth = frames
     a = write(tmp_path / "a", truth, "0/255")
