@@ -1,4 +1,8 @@
-"""NumPy's files, read by many threads at once.
+"""How files come to disk whole, and how NumPy's are read by many threads at once.
+
+Every result is written under another name in the same folder and renamed when it is
+complete and on the disk: a file that has its name is whole, whatever was killed, full
+or switched off. `aside` is the only place that does so.
 
 NumPy parses the header of an array file with `ast`. Python 3.11 counts that parser's
 recursion for all threads together, and a callback of the garbage collector (JAX
@@ -7,14 +11,94 @@ AST constructor recursion depth mismatch`. Here headers are parsed one at a time
 are still read side by side.
 """
 
+import contextlib
+import errno
+import fcntl
+import hashlib
 import io
+import os
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
+from imas_jax.errors import UserError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LONGEST_NAME = 255  # bytes, on every file system in use
+
 _PARSING = threading.Lock()
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Lend a name beside `path` to write to; what lies there becomes `path`.
+
+        with files.aside(path) as draft:
+            draft.write_text(text)
+
+    Only when the block ends well, and the bytes are on the disk. When it does not (a
+    full disk, an interrupt), the draft is removed and what had the name before stays.
+    A draft that a killed run left is written over: there is one name for each file.
+
+    Args:
+        path: The file; its folder is made. The draft's name ends like it, since some
+            writers choose a format by the suffix.
+
+    Raises:
+        UserError: If another process is writing the same file.
+        OSError: As the disk has it; `DISK_FULL` lists the numbers of a full one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_name(path)
+    with draft.open("ab") as held:
+        _hold(held, draft)
+        try:
+            yield draft
+            with draft.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+    _sync(path.parent)
+
+
+@contextlib.contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """Lend an empty folder beside `path`; it becomes `path` when the block ends well.
+
+    Raises:
+        OSError: As the disk has it, and if `path` is there and is not an empty folder.
+    """
+    draft = draft_name(path)
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        os.replace(draft, path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, whole or not at all; raises as `aside` does."""
+    with aside(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def draft_name(path: Path) -> Path:
+    """Return the one name under which `path` is written."""
+    name = f".partial-{path.name}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+        name = f".partial-{digest}{path.suffix}"
+    return path.with_name(name)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -38,3 +122,30 @@ def read_npy(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """
     with _PARSING:
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+
+def _hold(held: IO[bytes], draft: Path) -> None:
+    """Keep others from a draft until it is closed; death lets go of it too."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(held.fileno()).st_ino == draft.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        mine = False  # another's, or renamed by it since it was opened here
+    except OSError:
+        return  # a file system without locks: as good as it gets
+    if not mine:
+        raise UserError(
+            f"{draft} is being written by another process",
+            "one run at a time for each file",
+            "wait until the other run has finished, or give this one folders of its "
+            "own (--config.workdir, --config.flow.root)",
+        )
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder's names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -44,6 +44,12 @@ def test_no_file_outgrows_a_readers_patience(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+def test_files_are_written_aside_and_renamed_in_one_file():
+    writes = re.compile(r"os\.replace|fsync")
+    found = {p.name for p in SOURCES if writes.search(p.read_text())}
+    assert found == {"files.py"}
+
+
 def test_the_library_does_not_print():
     found = [p.name for p in SOURCES if re.search(r"^\s*print\(", p.read_text(), re.M)]
     assert found == []

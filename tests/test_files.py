@@ -1,7 +1,10 @@
-"""Many threads read array files at once."""
+"""Files come to disk whole; many threads read array files at once."""
 
 import concurrent.futures
+import errno
 import gc
+import os
+import subprocess
 import sys
 import time
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from imas_jax import files
+from imas_jax.errors import UserError
 
 
 @pytest.fixture
@@ -48,3 +52,93 @@ def test_objects_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
     with pytest.raises(ValueError, match="allow_pickle"):
         files.read_npz(tmp_path / "objects.npz")
+
+
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
+    path = tmp_path / "made" / "result.json"
+    with files.aside(path) as draft:
+        draft.write_text("new")
+        assert not path.exists()
+        assert draft.parent == path.parent
+        assert draft.suffix == path.suffix  # by which writers choose a format
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
+def test_what_was_there_stays_when_writing_fails(tmp_path, error):
+    path = tmp_path / "result.json"
+    files.write_text(path, "old")
+
+    def fail(draft):
+        draft.write_text("half of the n")
+        raise error
+
+    with pytest.raises(type(error)), files.aside(path) as draft:
+        fail(draft)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_after(
+    tmp_path, monkeypatch
+):
+    path, told = tmp_path / "result.json", []
+
+    def fsync(descriptor):
+        place = os.readlink(f"/proc/self/fd/{descriptor}")
+        told.append((place, path.exists()))
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    files.write_text(path, "new")
+    assert told == [(str(files.draft_name(path)), False), (str(tmp_path), True)]
+
+
+def test_a_draft_of_a_killed_run_is_written_over(tmp_path):
+    path = tmp_path / "result.json"
+    killed = f"""
+import os, pathlib, signal
+from imas_jax import files
+with files.aside(pathlib.Path({str(path)!r})) as draft:
+    draft.write_text("a long draft of a run that is killed")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", killed], check=False)
+    assert done.returncode == -9
+    assert list(tmp_path.iterdir()) == [files.draft_name(path)]
+    files.write_text(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    path = tmp_path / "result.json"
+    with files.aside(path) as draft:
+        draft.write_text("first")
+        with pytest.raises(UserError, match="by another process"):
+            files.write_text(path, "second")
+    assert path.read_text() == "first"
+
+
+@pytest.mark.parametrize("length", [1, 250])
+def test_a_draft_has_a_name_that_file_systems_take(tmp_path, length):
+    path = tmp_path / ("ä" * (length // 2) + "a.npz")
+    files.write_text(path, "new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_gets_its_name_when_it_is_complete(tmp_path):
+    path = tmp_path / "clips"
+    files.draft_name(path).mkdir()
+    (files.draft_name(path) / "of a killed run").touch()
+    path.mkdir()
+    with files.folder_aside(path) as draft:
+        (draft / "new").touch()
+        assert not any(path.iterdir())
+    assert [p.name for p in path.iterdir()] == ["new"]
+    with pytest.raises(OSError, match="not empty"), files.folder_aside(path) as draft:
+        (draft / "newer").touch()
+    assert list(tmp_path.iterdir()) == [path]
+    assert [p.name for p in path.iterdir()] == ["new"]

@@ -10,7 +10,6 @@ import collections
 import dataclasses
 import itertools
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -335,17 +334,13 @@ def _write(
     provenance: Provenance,
 ) -> None:
     """Write aside, then rename: a file that exists is complete."""
-    file = _file(folder, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with aside.open("wb") as stream:
+    with files.aside(_file(folder, name)) as draft:
         np.savez_compressed(
-            stream,
+            draft,
             target=np.stack(targets),
             provenance=json.dumps(plain(provenance)),
             statistics=json.dumps(dataclasses.asdict(statistics)),
         )
-    os.replace(aside, file)
 
 
 def plain(values: Provenance) -> dict[str, Any]:

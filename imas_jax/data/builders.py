@@ -15,7 +15,6 @@ shuffles a whole epoch and resumes at any step. Writing needs no TensorFlow.
 """
 
 import contextlib
-import errno
 import functools
 import hashlib
 import io
@@ -33,11 +32,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from imas_jax import errors
+from imas_jax import errors, files
 from imas_jax.data import clips as clips_lib
 from imas_jax.data.training_set import TrainingSet
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RECORD_VERSION = "1.0.0"  # raise it when the same inputs give other records
 OPEN_SHARDS = 128  # files held open; the system's limit is often 1024
 EXIF_ORIENTATION = 0x0112
@@ -317,7 +315,7 @@ def _check_room(training_set: TrainingSet, todo: list[int], folder: Path) -> Non
 def _explain(error: Exception, folder: Path, left: int) -> errors.UserError:
     """Turn a failed write into what to do; other errors come back out as they are."""
     # ArrayRecord's writer raises RuntimeError with the system's words.
-    full = any(os.strerror(number) in str(error) for number in DISK_FULL)
+    full = any(os.strerror(number) in str(error) for number in files.DISK_FULL)
     if not full and not isinstance(error, OSError):
         raise error
     return errors.UserError(

@@ -14,8 +14,6 @@ own. What is exact:
 
 import dataclasses
 import json
-import os
-import shutil
 from pathlib import Path
 
 import cv2
@@ -23,6 +21,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool, Float, UInt8
 
+from imas_jax import files
 from imas_jax.demo import scenes
 from imas_jax.demo.cutouts import SUPERSAMPLE
 from imas_jax.demo.poses import Layer, Pose, Scene
@@ -91,17 +90,13 @@ def render_demo(
     if _already_there(root, recipe):
         logging.info("demo clips are already in %s", root)
         return
-    aside = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    for scene in scenes.build_scenes(size, frames, seed, names):
-        noise = np.random.default_rng([seed, list(scenes.SCENES).index(scene.name), 1])
-        _write_clip(aside, scene, size, noise)
-        logging.info("rendered demo clip %s, %d frames", scene.name, frames)
-    _write_lists(aside, recipe)
-    (aside / MARKER).write_text(json.dumps(recipe, indent=2) + "\n")
-    if root.is_dir():
-        root.rmdir()
-    os.replace(aside, root)
+    with files.folder_aside(root) as draft:
+        for scene in scenes.build_scenes(size, frames, seed, names):
+            own = [seed, list(scenes.SCENES).index(scene.name), 1]
+            _write_clip(draft, scene, size, np.random.default_rng(own))
+            logging.info("rendered demo clip %s, %d frames", scene.name, frames)
+        _write_lists(draft, recipe)
+        (draft / MARKER).write_text(json.dumps(recipe, indent=2) + "\n")
 
 
 def render_frame(

@@ -10,11 +10,11 @@ import dataclasses
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imas_jax import files
 from imas_jax.evaluation import metrics, paper, protocol
 from imas_jax.evaluation.protocol import PROTOCOLS, Empty, Entry, Protocol
 
@@ -201,7 +201,6 @@ def write(
         extra: More fields of `metrics.json`, e.g. where the masks came from.
         more: Tables to follow the others in `tables.md`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tables = [headline(entries, empty)]
     tables += [per_sequence(entries, p, empty, dataset) for p in PROTOCOLS]
     tables += more
@@ -212,9 +211,7 @@ def write(
         "tables.md": "\n\n".join(table.markdown() for table in tables) + "\n",
     }
     for name, text in contents.items():
-        aside = folder / f".{name}.partial"
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, folder / name)
+        files.write_text(folder / name, text)
 
 
 def display_name(entry: Entry) -> str:

@@ -20,7 +20,6 @@ carries a fingerprint of its two frames: changed settings or frames never reuse 
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -150,17 +149,14 @@ def write_flow(
         homography: Camera motion; None stores "no camera motion".
         quality: Signals by name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".writing")  # one worker owns a pair, so no clash
     text = json.dumps({"meta": dataclasses.asdict(meta), "quality": quality or {}})
-    with aside.open("wb") as file:
+    with files.aside(path) as draft, draft.open("wb") as file:
         np.savez(
             file,
             flow=flow.astype(np.float16),
             homography=np.eye(3) if homography is None else homography,
             meta=np.frombuffer(text.encode(), np.uint8),
         )
-    os.replace(aside, path)
 
 
 def read_flow(path: Path) -> FlowField:

@@ -4,7 +4,6 @@ All give (h, w, 2) float32, (dx, dy) in pixels of their own grid, NaN where the 
 says the flow is unknown.
 """
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -64,7 +63,8 @@ def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
     h, w = flow.shape[:2]
     known = np.where(np.isnan(flow), 10 * FLO_UNKNOWN, flow).astype("<f4")
     header = np.array([FLO_MAGIC], "<f4").tobytes() + np.array([w, h], "<i4").tobytes()
-    _write(path, header + known.tobytes())
+    with files.aside(path) as draft:
+        draft.write_bytes(header + known.tobytes())
 
 
 def write_kitti(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
@@ -74,14 +74,8 @@ def write_kitti(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
     rgb = np.dstack([np.clip(steps, 0, 2**16 - 1), valid]).astype(np.uint16)
     good, data = cv2.imencode(".png", rgb[..., ::-1])
     assert good
-    _write(path, data.tobytes())
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".writing")
-    aside.write_bytes(data)
-    os.replace(aside, path)
+    with files.aside(path) as draft:
+        draft.write_bytes(data.tobytes())
 
 
 def _flo_size(path: Path) -> tuple[int, int]:

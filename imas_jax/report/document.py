@@ -11,13 +11,13 @@ import dataclasses
 import html
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from imas_jax import files
 from imas_jax.evaluation import protocol, tables
 from imas_jax.evaluation.protocol import Empty, Entry
 from imas_jax.evaluation.tables import Table
@@ -163,10 +163,7 @@ def write(path: Path, report: Report, limit: int = LIMIT) -> None:
         )
         if all(len(sequence.frames) <= 2 for sequence in fewer):
             break
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    files.write_text(path, text)
 
 
 def _some(frames: tuple[FrameView, ...], keep: int) -> tuple[FrameView, ...]:

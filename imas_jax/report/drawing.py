@@ -1,11 +1,10 @@
 """Arrays to pictures: overlays, mask channels, flow colours, sheets; and their files.
 
-Pictures are `(h, w, 3)` uint8 RGB. Files are written aside and renamed, so one that has
-its name is whole. Nothing here knows where the arrays come from.
+Pictures are `(h, w, 3)` uint8 RGB. A file that has its
+name is whole. Nothing here knows where the arrays come from.
 """
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+
+from imas_jax import files
 
 OBJECT = (0, 196, 188)  # an object's tint in overlays: rare in photographs
 TRUTH = (255, 214, 10)  # outline of an annotation
@@ -197,10 +198,8 @@ def davis_palette() -> UInt8[np.ndarray, "256 3"]:
 
 
 def _save(path: Path, image: Image.Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".partial-{path.name}")
-    image.save(aside, quality=92)  # PNG takes no notice of it
-    os.replace(aside, path)
+    with files.aside(path) as draft:
+        image.save(draft, quality=92)  # PNG takes no notice of it
 
 
 def _outline(

@@ -1,11 +1,10 @@
 """Pictures to an MP4 that browsers and phones play: H.264, 4:2:0, the index in front.
 
-The encoder is FFmpeg's libx264, which PyAV's wheels carry. Files are written aside and
-renamed, so one that has its name is whole.
+The encoder is FFmpeg's libx264, which PyAV's wheels carry. A file that
+has its name is whole.
 """
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +13,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from imas_jax import errors
+from imas_jax import errors, files
 
 # Visually lossless enough for masks' edges, and encoded faster than masks are made.
 ENCODER = {
@@ -44,10 +43,9 @@ def write_video(
     first = next(iterator, None)
     if first is None:
         raise ValueError(f"no pictures for {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".partial-{path.name}")
     try:
-        _encode(aside, _even(path, first, iterator), rate)
+        with files.aside(path) as draft:
+            _encode(draft, _even(path, first, iterator), rate)
     except (OSError, av.FFmpegError) as error:
         raise errors.UserError(
             f"cannot write {path}: {error}",
@@ -55,7 +53,6 @@ def write_video(
             "make room, or reinstall it with `pip install av`; then run the same "
             "command again",
         ) from error
-    os.replace(aside, path)
 
 
 def _encode(path: Path, pictures: Iterator[np.ndarray], rate: float) -> None:

@@ -3,12 +3,12 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.errors import UserError
 from imas_jax.training import parallel
 
@@ -71,10 +71,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     if parallel.process()[0] != 0:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".aside")
-        aside.write_text(json.dumps(value, indent=1, sort_keys=True))
-        os.replace(aside, path)
+        files.write_text(path, json.dumps(value, indent=1, sort_keys=True))
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error}",

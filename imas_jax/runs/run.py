@@ -7,7 +7,6 @@ inputs have changed since is refused, with the differing fields named, unless
 """
 
 import datetime
-import errno
 import json
 import shutil
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.errors import UserError, bullet
 from imas_jax.progress import duration
 from imas_jax.runs.records import (
@@ -43,7 +43,6 @@ NEUTRAL = {
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("log_every",)),
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("checkpoint_every",)),
 }
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 TRAINED = ("discover", "align", "refine")  # what `config.restore` can bring in
 
 
@@ -182,7 +181,7 @@ class Run:
         try:
             output = stage.work(self)
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in files.DISK_FULL:
                 raise
             raise UserError(
                 f"stage {stage.name}: no room left on the disk of {folder} ({error})",

@@ -5,7 +5,6 @@ side maps it: mapped pages count as memory of the process.
 """
 
 import copy
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -119,9 +118,8 @@ def path(folder: Path, clip: Clip) -> Path:
 def _write(folder: Path, clip: Clip, predictor: Predictor) -> Iterator[None]:
     """Write one clip aside, frame by frame, then rename."""
     file = path(folder, clip)
-    aside = file.with_suffix(".aside")
     frames = (clip.read(t) for t in range(len(clip.frames)))
-    with aside.open("wb") as out:
+    with files.aside(file) as draft, draft.open("wb") as out:
         for t, soft in enumerate(predictor(frames)):
             if t == 0:
                 header = {
@@ -133,7 +131,6 @@ def _write(folder: Path, clip: Clip, predictor: Predictor) -> Iterator[None]:
                 np.lib.format.write_array_header_1_0(out, header)
             out.write(soft.astype(np.float16).tobytes())
             yield
-    os.replace(aside, file)
 
 
 def _check_disk(folder: Path, clip: Clip, frame_bytes: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.errors import ProblemList, UserError
 from imas_jax.evaluation import ablations, protocol, tables
 from imas_jax.evaluation.ablations import Ablation
@@ -261,9 +262,7 @@ def _write(
     }
     folder = run.workdir / "ablate"
     for name, text in contents.items():
-        aside = folder / f".{name}.partial"
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, folder / name)
+        files.write_text(folder / name, text)
 
 
 def _as_json(

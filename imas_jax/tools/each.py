@@ -15,6 +15,7 @@ from urllib.parse import quote
 from absl import logging
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.errors import ProblemList, UserError
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
@@ -106,6 +107,4 @@ def _write_index(workdir: Path, names: list[str]) -> None:
         "body{font:16px sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         f"img{{max-width:100%}}</style>{''.join(parts)}\n"
     )
-    aside = workdir / NAME / ".index.partial"
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, workdir / NAME / "index.html")
+    files.write_text(workdir / NAME / "index.html", page)

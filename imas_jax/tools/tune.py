@@ -5,7 +5,6 @@ checkpoints of a sweep of runs (`align.sweep`). Nothing is trained and no annota
 read; what is compared is only how well masks agree with motion or with themselves.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.appearance import alignment, ranking
 from imas_jax.data import clips as clips_lib
 from imas_jax.data.clips import Clip
@@ -39,10 +39,7 @@ def work(run: Run) -> Output:
         groups = list(_score_sweep(run, judge))
     found = ranking.rank(run.config.align.score, groups)
     text = found.text()
-    folder = run.workdir / "tune"
-    aside = folder / ".ranking.txt"
-    aside.write_text(text + "\n")
-    os.replace(aside, folder / "ranking.txt")
+    files.write_text(run.workdir / "tune" / "ranking.txt", text + "\n")
     logging.info("\n%s", text)
     return Output(identity=digest(found.to_json()), values=found.to_json())
 

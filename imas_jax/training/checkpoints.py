@@ -6,7 +6,6 @@ digest, is reported loudly and the one before is taken.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ class Checkpoints:
         """Rename unusable checkpoints, or the run could not save those steps again."""
         if parallel.process()[0] == 0:
             for step in steps:
-                os.replace(self.folder / str(step), self.folder / f"{DAMAGED}{step}")
+                (self.folder / str(step)).rename(self.folder / f"{DAMAGED}{step}")
         parallel.wait_for_all()
         self._manager.reload()
 

@@ -1,7 +1,6 @@
 """What training writes of itself: metrics of every step, and a line for people."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imas_jax import files
 from imas_jax.conventions import Batch
 from imas_jax.errors import UserError
 from imas_jax.progress import StepLine
@@ -107,9 +107,7 @@ class MetricsLog:
                     break  # the last line of a killed run may be half written
                 if record["step"] <= first_step:
                     kept.append(line)
-        aside = path.with_suffix(".aside")
-        aside.write_text("".join(line + "\n" for line in kept))
-        os.replace(aside, path)
+        files.write_text(path, "".join(line + "\n" for line in kept))
 
     def write(self, pending: list[tuple[int, Any]], clock: DataClock) -> None:
         """Fetch and append the metrics of some steps; say how long data took.
@@ -136,9 +134,7 @@ class MetricsLog:
         with self._path.open("a") as file:
             file.writelines(lines)
         timing = clock.to_json()
-        aside = self._path.with_name("timing.aside")
-        aside.write_text(json.dumps(timing) + "\n")
-        os.replace(aside, aside.with_suffix(".json"))
+        files.write_text(self._path.with_name("timing.json"), json.dumps(timing) + "\n")
         self._line.show(
             pending[-1][0],
             "  ".join(

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
+from imas_jax import files
+
 Pictures = Mapping[str, UInt8[np.ndarray, "_ _ 3"]]
 
 
@@ -100,7 +102,7 @@ class JsonLines:
         self._path = path
         old = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in old if _step(line) <= first_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        files.write_text(path, "".join(line + "\n" for line in kept))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line."""

@@ -31,7 +31,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Return time stamp and contents of every file."""
     return {
         str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes())
-        for p in sorted(folder.rglob("*.npz"))
+        for p in sorted(folder.rglob("[!.]*.npz"))  # not what is half written
     }
 
 
@@ -221,7 +221,7 @@ def test_kill_9_leaves_only_whole_files_and_the_rerun_completes_them(setup):
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
-    while len(list(folder.rglob("*.npz"))) < 7 and time.monotonic() < deadline:
+    while len(list(folder.rglob("[!.]*.npz"))) < 7 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
