@@ -66,10 +66,8 @@ class TrainingSet:
             _check_field(field, clip, self.flow.path(*where))
             flow = field.flow
             if self.background == "homography":
-                camera = motion.background_flow(
-                    field.homography, flow.shape[:2], clip.size
-                )
-                flow = (flow.astype(np.float32) - camera).astype(np.float16)
+                flow = motion.subtract_background(flow, field.homography, clip.size)
+                flow = flow.astype(np.float16)
             both.append(flow)
         if both[0].shape != both[1].shape:
             raise errors.UserError(

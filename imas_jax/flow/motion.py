@@ -64,14 +64,23 @@ def background_flow(
     return flow
 
 
+def subtract_background(
+    flow: Float[np.ndarray, "h w 2"],
+    homography: Float[np.ndarray, "3 3"],
+    frame_size: tuple[int, int] | None = None,
+) -> Float[np.ndarray, "h w 2"]:
+    """Return flow less camera motion in float32, in pixels of the frame."""
+    background = background_flow(homography, flow.shape[:2], frame_size)
+    return flow.astype(np.float32) - background
+
+
 def motion_magnitude(
     flow: Float[np.ndarray, "h w 2"],
     homography: Float[np.ndarray, "3 3"],
     frame_size: tuple[int, int] | None = None,
 ) -> Float[np.ndarray, "h w"]:
     """Return how far each pixel moves against the background, in pixels."""
-    background = background_flow(homography, flow.shape[:2], frame_size)
-    return np.sqrt(_square_norm(flow.astype(np.float32) - background))
+    return np.sqrt(_square_norm(subtract_background(flow, homography, frame_size)))
 
 
 def motion_mask(
@@ -190,16 +199,6 @@ def affine_share(flow: Float[np.ndarray, "h w 2"]) -> float:
     explained += np.square(x @ columns) / max(h * np.square(x).sum(), 1e-9)
     explained += np.square(y @ rows) / max(w * np.square(y).sum(), 1e-9)
     return float(explained.sum() / energy)
-
-
-def subtract_background(
-    flow: Float[np.ndarray, "h w 2"],
-    homography: Float[np.ndarray, "3 3"],
-    frame_size: tuple[int, int] | None = None,
-) -> Float[np.ndarray, "h w 2"]:
-    """Return flow minus camera motion, in pixels of the frame."""
-    background = background_flow(homography, flow.shape[:2], frame_size)
-    return flow.astype(np.float32) - background
 
 
 def _square_norm(flow: Float[np.ndarray, "h w 2"]) -> Float[np.ndarray, "h w"]:

@@ -86,9 +86,7 @@ class Explainer:
         )
         flow = field.flow.astype(np.float32)
         if self._config.flow.background == "homography":
-            flow = flow - motion.background_flow(
-                field.homography, flow.shape[:2], clip.size
-            )
+            flow = motion.subtract_background(flow, field.homography, clip.size)
         if self._config.augment.scale_flow:
             small = inference_size(clip.size, self._config.predict.short_side)
             scale = (small[1] / clip.size[1], small[0] / clip.size[0])
