@@ -23,7 +23,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from absl import logging
 from jaxtyping import UInt8
@@ -91,7 +90,7 @@ class Clip:
                 f"(h, w) = {self.native_size} as in the rest of the clip",
                 "restore the frame's original file",
             )
-        return image if self.size == self.native_size else _resize(image, self.size)
+        return images.resize(image, self.size)
 
     @property
     def rate(self) -> float:
@@ -253,9 +252,3 @@ def _video_clip(data: ConfigDict, path: Path) -> Clip:
 def _working(data: ConfigDict, native: tuple[int, int]) -> tuple[int, int]:
     h, w = data.size
     return (h, w) if h > 0 and w > 0 else native
-
-
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, size[::-1], interpolation=method)

@@ -1,5 +1,7 @@
 """One image file -> RGB uint8, and what can be wrong with it, found without decoding.
 
+Also how pixels meet another size (`resize`).
+
 How unusual files are treated:
 
 - grey: the value is repeated in R, G and B;
@@ -15,8 +17,9 @@ How unusual files are treated:
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from imas_jax import errors
@@ -88,6 +91,29 @@ def inspect(path: Path, decode: bool = False) -> Header:
             return Header((h, w))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         return Header((0, 0), _why(path, error))
+
+
+def resize(
+    image: Shaped[np.ndarray, "h w *k"], size: tuple[int, int]
+) -> Shaped[np.ndarray, "h2 w2 *k"]:
+    """Bring pixels to `size = (h, w)`: averaged where it shrinks, else bilinear."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (size[1], size[0]), interpolation=method)
+
+
+def resize_mask(
+    mask: Bool[np.ndarray, "h w"], size: tuple[int, int]
+) -> Bool[np.ndarray, "h2 w2"]:
+    """Bring a binary mask to `size = (h, w)`: what is more object than not.
+
+    Of soft masks resize the probability instead: it knows where the edge is.
+    """
+    if mask.shape == tuple(size):
+        return mask
+    return resize(mask.astype(np.float32), size) > 0.5
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

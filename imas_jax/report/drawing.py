@@ -161,21 +161,14 @@ def write_image(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
     _save(path, Image.fromarray(picture))
 
 
-def write_mask(
-    path: Path, mask: Bool[np.ndarray, "h w"], size: tuple[int, int] | None = None
-) -> None:
+def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
     """Write a mask as DAVIS does: an indexed PNG, object 1 in red, background black.
 
     Args:
         path: The file, `.png`; folders are made.
         mask: The object.
-        size: `(h, w)` to write at, by nearest neighbour; None keeps the mask's.
     """
-    labels = mask.astype(np.uint8)
-    if size is not None and labels.shape != tuple(size):
-        nearest = cv2.INTER_NEAREST_EXACT
-        labels = cv2.resize(labels, tuple(size)[::-1], interpolation=nearest)
-    image = Image.fromarray(labels)
+    image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(davis_palette().tobytes())
     _save(path, image)
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 from absl import logging
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
-from imas_jax.data import annotations, layouts
+from imas_jax.data import annotations, images, layouts
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import protocol, tables
 from imas_jax.progress import progress
@@ -93,10 +92,11 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
             t = sorted(one.truth)[len(one.truth) // 2]
             truth = annotations.read_truth(one.truth[t])
             (soft,) = predictor([one.clip.read(t)])
-            whole = to_frame(soft, one.clip.size)
+            whole = to_frame(soft, one.clip.native_size)
             some = [channels] if channels else [(c,) for c in range(soft.shape[-1])]
             size = truth.foreground.shape
-            found = [at_size(object_masks.binary(run, whole, s), size) for s in some]
+            found = [object_masks.binary(run, whole, s) for s in some]
+            found = [images.resize_mask(mask, size) for mask in found]
             rows.append(
                 [
                     protocol.score_sequence(
@@ -207,8 +207,7 @@ def _written(run: Run) -> Callable[[Scored], Iterator[Mask]]:
 
     def of(one: Scored) -> Iterator[Mask]:
         for frame in one.clip.frames:
-            mask = soft_masks.read_png(folder / one.clip.name / f"{frame.name}.png")
-            yield at_size(mask, one.clip.size)
+            yield soft_masks.read_png(folder / one.clip.name / f"{frame.name}.png")
 
     return of
 
@@ -248,7 +247,7 @@ def _score(
         for t, mask in enumerate(masks_of(one)):
             if t in one.truth:
                 truth = annotations.read_truth(one.truth[t])
-                found = at_size(mask, truth.foreground.shape)
+                found = images.resize_mask(mask, truth.foreground.shape)
                 yield protocol.FramePair(t, found, truth.foreground, truth.void)
 
     return tuple(
@@ -257,13 +256,3 @@ def _score(
         )
         for one in progress(scored, len(scored), f"scoring {label}", "clip")
     )
-
-
-def at_size(mask: Mask, size: tuple[int, ...]) -> Mask:
-    """Bring a mask to the annotation's own size, nearest neighbour."""
-    if mask.shape == tuple(size):
-        return mask
-    whole = cv2.resize(
-        mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    return whole > 0

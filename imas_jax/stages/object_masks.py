@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from imas_jax.appearance import alignment, crf, whole_clip
+from imas_jax.data import images
 from imas_jax.data.clips import Clip, pairs
 from imas_jax.errors import UserError
 from imas_jax.flow.files import Direction
@@ -60,7 +61,10 @@ def binary_masks(
     channels: tuple[int, ...],
     preset: str,
 ) -> Iterator[Bool[np.ndarray, "h w"]]:
-    """Turn a clip's soft masks into binary ones at frame size, in order.
+    """Turn a clip's soft masks into binary ones at the files' own size, in order.
+
+    What is enlarged is the probability, before it is cut: a mask that is cut at the
+    size that is worked on would have its pixels for edges. The CRF runs at that size.
 
     Args:
         run: The run; `config.predict` is read.
@@ -72,11 +76,12 @@ def binary_masks(
     together = run.config.predict.whole_clip
     if not preset and together == whole_clip.OFF:
         for frame in soft:
-            whole = to_frame(frame.astype(np.float32), clip.size)
+            whole = to_frame(frame.astype(np.float32), clip.native_size)
             yield binary(run, whole, channels)
         return
     found = object_probabilities(run, clip, soft, channels, together)
-    whole = (to_frame(frame[..., None], clip.size)[..., 0] for frame in found)
+    size = clip.size if preset else clip.native_size
+    whole = (to_frame(frame[..., None], size)[..., 0] for frame in found)
     if not preset:
         # Channels are one by now: what is likelier object than not.
         yield from (frame > 0.5 for frame in whole)
@@ -84,7 +89,10 @@ def binary_masks(
     pairs = ((clip.read(t), frame) for t, frame in enumerate(whole))
     results = crf.refine_many(pairs, crf.get_preset(preset), run.config.target.workers)
     for result in results:
-        yield result.mask
+        if clip.size == clip.native_size:
+            yield result.mask
+        else:
+            yield images.resize(result.probability, clip.native_size) > 0.5
 
 
 def binary(

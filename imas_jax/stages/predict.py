@@ -82,5 +82,5 @@ def _write_pngs(
             whole = to_frame(soft[t].astype(np.float32), clip.native_size)
             probability = alignment.object_probability(whole, channels)
             drawing.write_soft(folder / SOFT_PICTURES / name, probability)
-        drawing.write_mask(folder / MASKS / name, mask, clip.native_size)
+        drawing.write_mask(folder / MASKS / name, mask)
         yield

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from imas_jax.appearance import semantic, targets
-from imas_jax.data import annotations
+from imas_jax.data import annotations, images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation.protocol import Entry
 from imas_jax.flow import files
@@ -122,7 +122,7 @@ class Views:
         scored: Scored | None = self._scored.get(clip.name)
         if scored is not None and t in scored.truth:
             annotation = annotations.read_annotation(scored.truth[t])
-            truth = evaluate.at_size(annotation, clip.size)
+            truth = images.resize_mask(annotation, clip.size)
         folder = self._run.workdir / "predict" / SOFT
         soft = soft_masks.read(folder, clip)[t].astype(np.float32)
         return {
@@ -180,4 +180,4 @@ def choose_frames(count: int, spread: int, values: Values) -> list[int]:
 def result(run: Run, clip: Clip, t: int) -> np.ndarray:
     """Read back the mask that the predict stage wrote, at the clip's frame size."""
     path = run.workdir / "predict" / MASKS / clip.name / f"{clip.frames[t].name}.png"
-    return evaluate.at_size(soft_masks.read_png(path), clip.size)
+    return images.resize_mask(soft_masks.read_png(path), clip.size)

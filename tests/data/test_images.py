@@ -115,3 +115,14 @@ def test_hidden_files_and_other_types_are_no_frames():
     assert not images.is_image(Path("._00001.jpg"))
     assert not images.is_image(Path("notes.txt"))
     assert images.is_image(Path("IMG_0001.JPEG"))
+
+
+def test_a_mask_at_another_size_has_neither_staircases_nor_holes():
+    mask = np.tri(24, 32, dtype=bool)
+    large = images.resize_mask(mask, (96, 128))
+    blocks = large.reshape(24, 4, 32, 4)
+    assert (blocks.any(axis=(1, 3)) != blocks.all(axis=(1, 3))).any()
+    np.testing.assert_array_equal(
+        images.resize_mask(np.kron(mask, np.ones((2, 2))) > 0, (24, 32)), mask
+    )
+    assert images.resize_mask(mask, mask.shape) is mask

@@ -126,13 +126,6 @@ def test_a_mask_file_is_an_indexed_png_in_the_colours_of_davis(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["00000.png"]
 
 
-def test_a_mask_is_written_at_the_size_asked_for(tmp_path):
-    drawing.write_mask(tmp_path / "a.png", square(), (80, 120))
-    with Image.open(tmp_path / "a.png") as image:
-        big = np.asarray(image) > 0
-    np.testing.assert_array_equal(big, np.kron(square(), np.ones((2, 2))) > 0)
-
-
 def test_the_palette_is_the_pascal_one():
     palette = drawing.davis_palette()
     assert palette[[0, 1, 2, 3, 8, 255]].tolist() == [

@@ -1,5 +1,6 @@
 """Soft masks on disk, and that memory does not grow with a clip's length."""
 
+import dataclasses
 import shutil
 import tracemalloc
 
@@ -11,8 +12,9 @@ from PIL import Image
 
 from imas_jax.data import clips
 from imas_jax.errors import UserError
+from imas_jax.report import drawing
 from imas_jax.runs.run import Run
-from imas_jax.stages import object_masks, predict, soft_masks
+from imas_jax.stages import evaluate, object_masks, predict, soft_masks
 
 SIZE = (64, 96)
 
@@ -25,6 +27,16 @@ class Half:
         right[:, 12:] = 0.9
         for _ in frames:
             yield np.stack([1 - right, right], axis=-1)
+
+
+class Diagonal:
+    """A network whose object is what lies below a slanted line."""
+
+    def __call__(self, frames):
+        y, x = np.mgrid[0:16, 0:24]
+        below = 1 / (1 + np.exp(np.float32(1.2) * (x * 0.6 - y + 0.2)))
+        for _ in frames:
+            yield np.stack([1 - below, below], axis=-1).astype(np.float32)
 
 
 def long_video(path, count) -> clips.Clip:
@@ -115,12 +127,44 @@ def test_soft_pictures_are_written_on_request(tmp_path):
     assert abs(int(grey[0, -1]) - round(0.9 * 255)) <= 1
 
 
+def with_crf(run: Run, crf: str) -> Run:
+    config = run.config.copy_and_resolve_references().unlock()
+    config.predict.crf, config.target.workers = crf, 1
+    return Run(config.lock(), ())
+
+
+@pytest.mark.parametrize("crf", ["", "weak_unary"])
+def test_masks_of_shrunken_frames_are_drawn_at_the_files_own_size(tmp_path, crf):
+    clip, run = long_video(tmp_path / "clip.avi", 2), run_of(tmp_path)
+    clip = dataclasses.replace(clip, size=(16, 24))  # as data.size makes it
+    soft_masks.write_all(tmp_path / "soft", (clip,), Diagonal())
+    list(predict._write_pngs(with_crf(run, crf), tmp_path, clip, (1,)))
+    mask = soft_masks.read_png(tmp_path / "masks/clip/00001.png")
+    assert mask.shape == SIZE
+    blocks = mask.reshape(16, 4, 24, 4)
+    staircase = blocks.any(axis=(1, 3)) == blocks.all(axis=(1, 3))
+    assert not staircase.all()
+    if not crf:
+        with Image.open(tmp_path / "soft_masks/clip/00001.png") as image:
+            np.testing.assert_array_equal(mask, np.asarray(image) > 127)
+
+
+def test_written_masks_are_scored_as_they_were_written(tmp_path):
+    clip = long_video(tmp_path / "clip.avi", 2)
+    clip, stripes = dataclasses.replace(clip, size=(16, 24)), np.zeros(SIZE, bool)
+    stripes[::2] = True
+    for frame in clip.frames:
+        path = tmp_path / "predict/masks/clip" / f"{frame.name}.png"
+        drawing.write_mask(path, stripes)
+    read = evaluate._written(run_of(tmp_path))(evaluate.Scored(clip, {}))
+    for mask in read:
+        np.testing.assert_array_equal(mask, stripes)
+
+
 @pytest.mark.parametrize("crf", ["", "weak_unary"])
 def test_pictures_that_are_there_are_not_made_again(tmp_path, crf):
     clip, run = long_video(tmp_path / "clip.avi", 6), run_of(tmp_path)
-    config = run.config.copy_and_resolve_references().unlock()
-    config.predict.crf, config.target.workers = crf, 1
-    run = Run(config.lock(), ())
+    run = with_crf(run, crf)
     soft_masks.write_all(tmp_path / "soft", (clip,), Half())
 
     def write() -> dict[str, bytes]:
