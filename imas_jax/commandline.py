@@ -122,22 +122,6 @@ def load(argument: str) -> ConfigDict:
         ) from error
 
 
-def check_stage(stage: str, known: Sequence[str]) -> None:
-    """Refuse an unknown stage.
-
-    Raises:
-        UserError: With the nearest stage.
-    """
-    if stage not in known:
-        near = difflib.get_close_matches(stage, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(
-            f"unknown stage {stage!r}",
-            " | ".join(known),
-            f"{hint}set --config.stage to one of them",
-        )
-
-
 def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
     fields = []
     for key, value in config.items():

@@ -33,11 +33,11 @@ def main(argv: Sequence[str]) -> None:
     # Here and not above: jax need not be loaded to print help or refuse a typo.
     from imas_jax import protocol
     from imas_jax.runs import run
-    from imas_jax.stages import checks, inputs, settle
+    from imas_jax.stages import checks, fields, inputs, settle
     from imas_jax.training import parallel
 
     config = _CONFIG.value.lock()
-    commandline.check_stage(config.stage, protocol.names())
+    fields.check(config, protocol.names())
     parallel.join(config.distributed)
     config = settle.settle(inputs.locate(run.adopt_network(config)))
     checks.check(config, goal := protocol.goal(config))

@@ -54,11 +54,6 @@ def test_an_unknown_variant_is_refused():
         commandline.check_overrides([DAVIS + ":runlocl"])
 
 
-def test_an_unknown_stage_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean refine"):
-        commandline.check_stage("refien", ("all", "flow", "refine"))
-
-
 def start(*arguments):
     done = subprocess.run(
         [sys.executable, "-m", "imas_jax.main", *arguments],
@@ -84,7 +79,8 @@ def test_help_says_how_to_start():
         ((), "no config file"),
         (("--config=configs/davis.py",), "data.root"),
         (("--config=configs/davis.py", "--config.data.root=/none"), "does not exist"),
-        (("--config=configs/davis.py", "--config.stage=trian"), "unknown stage"),
+        (("--config=configs/davis.py", "--config.stage=trian"), "stage: 'trian'"),
+        (("--config=configs/davis.py", "--config.flow.gaps=(0,)"), "flow.gaps: (0,)"),
         (("--config=configs/davis.py", "--config.seed=many"), "seed"),
         (("--config=configs/davis.py", "--confg.seed=1"), "confg"),
         (("--config=configs/davis.py", "--config.restore=/none"), "is not a run"),

@@ -41,15 +41,9 @@ def list_clips(data: ConfigDict, split: str) -> list[Listing]:
     """List every clip of a split.
 
     Raises:
-        UserError: If the root, the layout, the split or a named sequence is not there.
+        UserError: If the root, the split or a named sequence is not there.
     """
     layout = resolve(data)
-    if layout not in LAYOUTS:
-        raise errors.UserError(
-            f"data.layout = {data.layout!r}",
-            f"one of {', '.join(['auto', *LAYOUTS])}",
-            suggestion(data.layout, ["auto", *LAYOUTS]),
-        )
     listings = LAYOUTS[layout](data, split)
     return select(listings, data.sequences)
 

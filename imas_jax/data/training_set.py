@@ -85,14 +85,8 @@ def find(
     """List the pairs of `config.flow.gaps`; batches need frames of one size.
 
     Raises:
-        UserError: If clips differ in size (all named), or a field is unknown.
+        UserError: If clips differ in size; all are named.
     """
-    if config.flow.background not in BACKGROUNDS:
-        raise errors.UserError(
-            f"flow.background={config.flow.background!r}",
-            " or ".join(BACKGROUNDS),
-            "set one of them",
-        )
     sizes = [clip.size for clip in clips]
     if len(set(sizes)) > 1:
         usual = max(sorted(set(sizes)), key=sizes.count)

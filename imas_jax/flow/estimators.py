@@ -82,32 +82,24 @@ def make_estimator(flow: ConfigDict) -> Estimator:
     """Build the estimator of `config.flow`.
 
     Raises:
-        UserError: If `flow.estimator` computes nothing or its weights are missing.
+        UserError: If its weights are missing.
     """
-    if flow.estimator == "dis":
-        return Estimator(Dis(), flow.size, workers=os.cpu_count() or 1)
-    if flow.estimator == "raft":
-        return _raft(flow)
-    raise _unknown(flow.estimator)
+    return {"dis": _dis, "raft": _raft}[flow.estimator](flow)
 
 
 def digest(flow: ConfigDict) -> str:
     """Name everything the flow of `config.flow` depends on, without computing any.
 
     Raises:
-        UserError: If `flow.estimator`, `flow.precision` or `flow.correlation` is
-            unknown, or weights are missing.
+        UserError: If weights are missing.
     """
     if flow.estimator == "dis":
         return f"dis-medium-opencv{cv2.__version__}-size{flow.size}"
     if flow.estimator == "raft":
-        _check_words(flow)
         weights, how = file_digest(_weights(flow)), f"it{flow.iterations}"
         how += f"-{flow.precision}-{flow.correlation}"
         return f"raft-{weights}-{how}-size{flow.size}"
-    if flow.estimator == "import":
-        return f"import-{Path(flow.source).resolve()}"
-    raise _unknown(flow.estimator)
+    return f"import-{Path(flow.source).resolve()}"
 
 
 class Dis:
@@ -190,13 +182,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def _dis(flow: ConfigDict) -> Estimator:
+    return Estimator(Dis(), flow.size, workers=os.cpu_count() or 1)
+
+
 def _raft(flow: ConfigDict) -> Estimator:
     # Here and not above: DIS needs neither JAX nor its start-up time.
     import jax
 
     from imas_jax.flow import raft
 
-    _check_words(flow)
     weights, how = _weights(flow), (flow.iterations, flow.precision, flow.correlation)
     on_cpu = jax.default_backend() == "cpu"
     copies = []
@@ -209,17 +204,6 @@ def _raft(flow: ConfigDict) -> Estimator:
     )
 
 
-def _check_words(flow: ConfigDict) -> None:
-    known = {"precision": PRECISIONS, "correlation": CORRELATIONS}
-    for field, words in known.items():
-        if flow[field] not in words:
-            raise errors.UserError(
-                f"flow.{field} = {flow[field]!r}",
-                " or ".join(words),
-                f"set --config.flow.{field}={words[0]}",
-            )
-
-
 def _weights(flow: ConfigDict) -> Path:
     if flow.weights and Path(flow.weights).is_file():
         return Path(flow.weights)
@@ -227,12 +211,4 @@ def _weights(flow: ConfigDict) -> Path:
         f"flow.weights = {flow.weights!r}" + (" is no file" if flow.weights else ""),
         "a RAFT checkpoint, e.g. raft-things.pth (paper) of princeton-vl/RAFT",
         "set --config.flow.weights=PATH, or --config.flow.estimator=dis (no weights)",
-    )
-
-
-def _unknown(estimator: str) -> errors.UserError:
-    return errors.UserError(
-        f"flow.estimator = {estimator!r}",
-        f"one of {', '.join(NAMES)}",
-        "set one of them, e.g. --config.flow.estimator=dis",
     )

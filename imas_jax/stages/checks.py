@@ -1,22 +1,19 @@
 """What can be told to be wrong with a config before any work is done.
 
-Flow of a data set takes hours; a misspelt choice or the wrong checkpoint must not wait
-until training to be found. Data are checked by the stages that read them.
+Flow of a data set takes hours; the wrong checkpoint must not wait until training to be
+found. Fields alone are checked before (`fields.py`), data by the stages that read them.
 """
 
 import importlib.util
 from pathlib import Path
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from imas_jax import losses
-from imas_jax.appearance import crf, whole_clip
-from imas_jax.errors import ProblemList, UserError, bullet
+from imas_jax.errors import UserError, bullet
 from imas_jax.models import imas, pretrained
-from imas_jax.stages import align, features
+from imas_jax.stages import features
 from imas_jax.training import parallel
 
 # Stages that need neither a network nor what follows it.
@@ -36,7 +33,7 @@ def check(config: ConfigDict, goal: str) -> None:
     if goal in BEFORE_NETWORK:
         return
     found = []
-    for one in (choices, network, batches, frozen_features, presets, watchers):
+    for one in (network, batches, frozen_features, watchers):
         try:
             one(config)
         except UserError as error:
@@ -50,29 +47,6 @@ def check(config: ConfigDict, goal: str) -> None:
             bullet([error.expected for error in found]).strip(),
             bullet([error.fix for error in found]).strip(),
         )
-
-
-def choices(config: ConfigDict) -> None:
-    """Check every field that is one of a few words and that no other check reads."""
-    known: dict[str, tuple[str, ...]] = {
-        "loss.kind": get_args(losses.LossKind),
-        "loss.entropy": ("off", "rcf", "intended"),
-        "align.score": tuple(align.PARTS),
-        "align.judged": ("first", "all"),
-        "target.resolution": ("mask", "frame"),
-        "predict.binarize": ("argmax", "threshold"),
-        "data.source": ("memory", "tfrecord"),
-        "data.cuts": ("off", "find"),
-    }
-    problems = ProblemList()
-    for field, words in known.items():
-        group, name = field.split(".")
-        if config[group][name] not in words:
-            listed = ", ".join(words)
-            problems.add(field, f"{config[group][name]!r} is none of {listed}")
-    problems.raise_if_any(
-        "choices", "choices documented in configs/davis.py", "correct these fields"
-    )
 
 
 def network(config: ConfigDict) -> None:
@@ -96,7 +70,6 @@ def batches(config: ConfigDict) -> None:
 
 def frozen_features(config: ConfigDict) -> None:
     """See whether the frozen network is there where it is asked for."""
-    features.kind_of(config)
     judged = config.align.score != "motion" and config.align.features == "weights"
     constrained = (
         config.target.semantic_constraint
@@ -105,17 +78,6 @@ def frozen_features(config: ConfigDict) -> None:
     )
     if (judged or constrained) and not _done(config, "refine"):
         pretrained.load_backbone(features.weights_file(config), depth=50)
-
-
-def presets(config: ConfigDict) -> None:
-    """Read the settings that are words with numbers behind them."""
-    parts = [config.predict]
-    if config.refine.steps > 0:
-        parts.append(config.target)
-    for part in parts:
-        whole_clip.get_settings(part.whole_clip)
-        if part.crf:
-            crf.get_preset(part.crf)
 
 
 def watchers(config: ConfigDict) -> None:

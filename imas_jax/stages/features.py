@@ -45,7 +45,7 @@ def judging(run: Run) -> Features:
     """Return the features that judge channels, as `align.features` names them.
 
     Raises:
-        UserError: If they are not known, or their weights are not given.
+        UserError: If their weights are not given.
     """
     config = run.config
     kind = kind_of(config)
@@ -59,20 +59,10 @@ def judging(run: Run) -> Features:
 
 
 def kind_of(config: ConfigDict) -> str:
-    """Resolve `align.features`, "auto" included.
-
-    Raises:
-        UserError: If it is not known.
-    """
+    """Resolve `align.features`, "auto" included."""
     kind = config.align.features
     if kind == "auto":
         return "weights" if config.align.weights or config.model.weights else FALLBACK
-    if kind not in THRESHOLDS:
-        raise UserError(
-            f"align.features = {kind!r}",
-            ", ".join(["auto", *THRESHOLDS]),
-            "correct the field",
-        )
     return kind
 
 
@@ -84,7 +74,7 @@ def constraining(run: Run) -> tuple[Features, str, float]:
     features constrain only where the config names them.
 
     Raises:
-        UserError: If they are not known, or their weights are not given.
+        UserError: If their weights are not given.
     """
     kind = constraint_kind(run.config)
     theta = threshold(run.config, kind)

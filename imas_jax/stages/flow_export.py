@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from imas_jax import errors
 from imas_jax.data import clips as clips_lib
 from imas_jax.flow import files, formats
 from imas_jax.report import drawing
@@ -27,12 +26,8 @@ def export(
     """Write every field that is not there yet; return the folder.
 
     Raises:
-        UserError: If `flow.export` is unknown or a field is missing.
+        UserError: If a field is missing.
     """
-    if flow.export not in FOLDERS:
-        raise errors.UserError(
-            f"flow.export = {flow.export!r}", " or ".join(FOLDERS), "set one of them"
-        )
     root = source.root / "export" / source.digest
     for gap in flow.gaps:
         for pair in clips_lib.pairs(clips, gap):

@@ -102,13 +102,7 @@ def binary(
     config = run.config.predict
     if config.binarize == "threshold":
         return alignment.object_probability(whole, channels) > config.threshold
-    if config.binarize == "argmax":
-        return alignment.object_mask(whole, channels)
-    raise UserError(
-        f"predict.binarize = {config.binarize!r}",
-        "argmax or threshold",
-        "correct the field",
-    )
+    return alignment.object_mask(whole, channels)
 
 
 def _clip_flow(run: Run, clip: Clip, size: tuple[int, int]) -> whole_clip.ClipFlow:

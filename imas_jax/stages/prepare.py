@@ -13,7 +13,6 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from imas_jax import errors
 from imas_jax.data import clips as clips_lib
 from imas_jax.data import pipeline, shots
 from imas_jax.data import training_set as training_set_lib
@@ -43,12 +42,6 @@ def run(
     Raises:
         UserError: One report of everything wrong with frames or flow; or a full disk.
     """
-    if config.data.source not in ("memory", "tfrecord"):
-        raise errors.UserError(
-            f"data.source={config.data.source!r}",
-            "memory or tfrecord",
-            "set one, e.g. --config.data.source=memory",
-        )
     found = clips_lib.find_clips(config.data, decode=True)
     clips = shots.for_training(found, config)
     training_set = training_set_lib.find(config, clips, flow)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from imas_jax.appearance import crf, targets
 from imas_jax.data.clips import Clip
-from imas_jax.errors import UserError
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import features, fit, inputs, network, object_masks, soft_masks
 from imas_jax.stages.align import SOFT
@@ -60,12 +59,6 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
 def recipe(run: Run) -> targets.TargetRecipe:
     """Read how targets are made."""
     config = run.config.target
-    if config.resolution not in ("mask", "frame"):
-        raise UserError(
-            f"target.resolution = {config.resolution!r}",
-            "mask (paper) or frame",
-            "correct the field",
-        )
     constraint = None
     if config.semantic_constraint:
         see, identity, theta = features.constraining(run)

@@ -7,7 +7,6 @@ The motion baseline on flow computed here stands in the first row.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -108,13 +107,6 @@ def _open(
     """Open all folders and look at all masks; what is wrong is told at once."""
     problems, opened, fixes = ProblemList(), [], []
     wanted, clips = config.evaluate, [one.clip for one in scored]
-    known = ("auto", *get_args(mask_folders.Encoding))
-    if wanted.encoding not in known:
-        raise UserError(
-            f"evaluate.encoding = {wanted.encoding!r}",
-            ", ".join(known),
-            "correct the field; auto looks at the files",
-        )
     for folder in folders:
         try:
             masks = mask_folders.open_masks(

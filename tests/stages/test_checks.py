@@ -23,34 +23,21 @@ def test_a_sound_config_passes(config):
     checks.check(config, "report")
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "hint"),
-    [
-        ("loss.kind", "l2", "robust"),
-        ("loss.entropy", "on", "intended"),
-        ("model.pathway", "residal", "residual"),
-        ("model.backbone", "resnet34", "resnet50"),
-        ("align.score", "semantics", "semantic"),
-        ("target.resolution", "full", "mask"),
-        ("target.crf", "authors", "authors_target"),
-        ("predict.crf", "authors", "authors_post"),
-        ("predict.binarize", "max", "argmax"),
-        ("discover.batch_size", 7, "8"),
-    ],
-)
-def test_a_wrong_choice_is_named_with_what_it_may_be(config, field, value, hint):
-    config.update_from_flattened_dict({field: value})
+def test_a_batch_that_the_devices_cannot_share_is_refused(config):
+    config.discover.batch_size = 7
     message = refused(config)
-    assert str(value) in message
-    assert hint in message
+    assert "7 pairs" in message
+    assert "batch_size to 8" in message
 
 
-def test_everything_wrong_is_told_at_once(config):
-    config.loss.kind, config.model.pathway = "l2", "residal"
-    config.target.crf = "authors"
+def test_everything_wrong_is_told_at_once(config, tmp_path):
+    config.discover.batch_size = 7
+    config.model.backbone = "resnet18"
+    config.model.weights = str(tmp_path / "lost.pth")
+    config.model.motion_width = 0
     message = refused(config)
-    for word in ("'l2'", "'residal'", "'authors'"):
-        assert word in message
+    assert "7 pairs" in message
+    assert "lost.pth" in message
 
 
 def test_weights_that_do_not_fit_are_refused_before_any_work(config, tmp_path):
@@ -82,6 +69,6 @@ def test_a_semantic_constraint_may_name_features_that_want_no_weights(config):
     checks.check(config, "report")
 
 
-def test_flow_alone_asks_for_no_network(config):
-    config.model.pathway = "residal"
+def test_flow_alone_asks_for_no_network(config, tmp_path):
+    config.model.weights = str(tmp_path / "lost.pth")
     checks.check(config, "flow")
