@@ -263,7 +263,6 @@ TABLE: dict[str, Row] = {
     "flow.root": (Text(), "folder of flow files"),
     "flow.export": (Word(("", *flow_export.FOLDERS)), "flow for other programs"),
     "flow.background": (Word(training_set.BACKGROUNDS), "what is subtracted from flow"),
-    "augment.mode": (Word(("crop", "resize")), "how frames get the crop's size"),
     "augment.short_side": (Number(_SIDE, whole=True), "before the crop, pixels"),
     "augment.scale": (
         Several(_ABOVE_0, 2, 2, "the lower one first"),

@@ -188,9 +188,6 @@ def test_camera_motion_is_subtracted_on_request(written):
         moved = with_camera.astype(np.float32) - without
         np.testing.assert_allclose(moved[..., 0], 2.0, atol=0.02)
         np.testing.assert_allclose(moved[..., 1], -1.0, atol=0.02)
-    config.flow.background = "homograph"
-    with pytest.raises(errors.UserError, match="none or homography"):
-        training_set.find(config, found.clips, found.flow)
 
 
 def test_clips_of_different_sizes_are_named_and_one_size_is_accepted(tmp_path):

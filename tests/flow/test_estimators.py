@@ -112,19 +112,6 @@ def test_precision_and_correlation_reach_the_network(tmp_path, monkeypatch):
     assert asked == [(tmp_path / "raft.pth", 7, "bfloat16", "on_demand")]
 
 
-@pytest.mark.parametrize("field", ["precision", "correlation"])
-def test_unknown_words_of_raft_are_told(tmp_path, field):
-    config = raft_config(tmp_path, **{field: "half"})
-    for call in (estimators.make_estimator, estimators.digest):
-        with pytest.raises(errors.UserError, match=rf"flow\.{field} = 'half'"):
-            call(config)
-
-
-def test_an_unknown_estimator_is_told_by_name():
-    with pytest.raises(errors.UserError, match=r"flow\.estimator = 'farneback'"):
-        flow_of(estimator="farneback")
-
-
 @pytest.mark.slow  # compiles the network
 def test_raft_runs_through_the_same_door(shared):
     weights = shared / "weights/raft-small.pth"

@@ -116,12 +116,14 @@ def test_single_frames_are_segmented_as_in_pairs():
     np.testing.assert_allclose(single, pairs[:, 1], atol=1e-5)
 
 
-def test_a_bad_network_is_refused_with_every_field_named():
-    config = small_config(backbone="resnet34", pathway="resdual", channels=1)
+def test_fields_that_exclude_each_other_are_all_named():
+    config = small_config(name="amd", motion_width=0, still_background=True)
+    config.model.update({"backbone": "unet", "output_stride": 16})
     with pytest.raises(errors.UserError) as refusal:
         imas.make_model(config)
-    for field in ("model.backbone", "model.pathway", "model.channels", "resnet50"):
-        assert field in str(refusal.value)
+    fields = ("pathway", "output_stride", "motion_width", "still_background")
+    for field in fields:
+        assert f"model.{field}" in str(refusal.value)
 
 
 def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32():

@@ -2,8 +2,18 @@ import math
 
 import pytest
 
-from configs import ablation, align, amd, davis, demo, evaluate, fbms59, segtrackv2
-from configs import video, youtube_vos
+from configs import (
+    ablation,
+    align,
+    amd,
+    davis,
+    demo,
+    evaluate,
+    fbms59,
+    segtrackv2,
+    video,
+    youtube_vos,
+)
 from imas_jax import protocol
 from imas_jax.errors import UserError
 from imas_jax.evaluation import ablations

@@ -3,7 +3,6 @@ import cv2
 import numpy as np
 import pytest
 
-from imas_jax import errors
 from imas_jax.data import clips, imported_flow
 from imas_jax.stages import flow
 
@@ -40,10 +39,3 @@ def test_colour_pictures_have_the_frames_size_and_are_written_once(setup):
     before = [p.stat().st_mtime_ns for p in pictures]
     flow.run(config, found, tmp_path / "flow")
     assert [p.stat().st_mtime_ns for p in pictures] == before
-
-
-def test_an_unknown_export_is_refused(setup):
-    config, found, tmp_path = setup
-    config.flow.export = "mp4"
-    with pytest.raises(errors.UserError, match="flo or color"):
-        flow.run(config, found, tmp_path / "flow")

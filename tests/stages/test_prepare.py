@@ -3,7 +3,7 @@ import pair_writer
 import pytest
 
 from imas_jax import errors
-from imas_jax.data import pipeline, training_set
+from imas_jax.data import pipeline
 from imas_jax.stages import prepare
 
 
@@ -72,9 +72,3 @@ def test_one_report_names_every_defect_of_a_bad_dataset(tmp_path):
     told = [x for x in caught.value.found.splitlines() if x.startswith("    - ")]
     assert [n for n in range(8) if any(f"clip{n}" in x for x in told)] == list(range(7))
     assert len(told) == 7
-
-
-def test_an_unknown_source_is_refused_before_any_work(tmp_path):
-    config = clip_writer.config(tmp_path / "nothing", source="disk")
-    with pytest.raises(errors.UserError, match=r"data\.source='disk'"):
-        prepare.run(config, training_set.files.FlowFolder(tmp_path, "x"), tmp_path)
