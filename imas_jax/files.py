@@ -16,9 +16,11 @@ import errno
 import fcntl
 import hashlib
 import io
+import math
 import os
 import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
@@ -29,6 +31,8 @@ from imas_jax.errors import UserError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_NAME = 255  # bytes, on every file system in use
+HARMLESS = 1 << 30  # bytes that any archive may unpack to
+PACKED = 20  # times its own size that a larger one may; flow and weights pack 2 to 10
 
 _PARSING = threading.Lock()
 
@@ -102,15 +106,47 @@ def draft_name(path: Path) -> Path:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an `.npz`.
+    """Read every array of an `.npz`; memory is reserved for what the file holds.
 
     Raises:
         OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error: If it
-            is missing, damaged, or holds Python objects.
+            is missing, damaged, unpacks to far more than its size, or holds Python
+            objects.
     """
     stream = io.BytesIO(path.read_bytes())
-    with _PARSING, np.load(stream, allow_pickle=False) as arrays:
-        return dict(arrays.items())
+    arrays = {}
+    with zipfile.ZipFile(stream) as archive:
+        check_unpacked(archive, stream.getbuffer().nbytes)
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, order, dtype = _header(file, member.file_size)
+                data = bytearray(file.read())
+            flat = np.frombuffer(data, dtype, math.prod(shape))
+            arrays[member.filename.removesuffix(".npy")] = flat.reshape(
+                shape, order=order
+            )
+    return arrays
+
+
+def check_unpacked(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive of `size` bytes that unpacks to far more, before it does.
+
+    No member unpacks to more than it claims: reading it fails there.
+
+    Raises:
+        ValueError: With both sizes.
+    """
+    check_total(sum(member.file_size for member in archive.infolist()), size)
+
+
+def check_total(total: int, size: int) -> None:
+    """Refuse a file of `size` bytes that becomes `total` bytes, far more, in memory.
+
+    Raises:
+        ValueError: With both sizes.
+    """
+    if total > max(HARMLESS, PACKED * size):
+        raise ValueError(f"unpacks to {total / 1e6:.0f} MB from {size} bytes")
 
 
 def read_npy(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
@@ -120,8 +156,34 @@ def read_npy(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
         OSError, EOFError, ValueError: If it is missing, damaged, or holds Python
             objects.
     """
+    with path.open("rb") as file:
+        _header(file, path.stat().st_size)
     with _PARSING:
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+
+def _header(
+    file: IO[bytes], size: int
+) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Read the shape, order and type of an array file of `size` bytes.
+
+    NumPy itself reserves memory for what a header claims before it reads further.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"an array file of version {version}")
+    with _PARSING:
+        shape, fortran, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, which are not loaded (allow_pickle)")
+    claimed = math.prod(shape) * dtype.itemsize
+    if not 0 <= claimed <= size:
+        raise ValueError(f"claims {claimed} bytes, the file has {size}")
+    return shape, "F" if fortran else "C", dtype
 
 
 def _hold(held: IO[bytes], draft: Path) -> None:

@@ -4,9 +4,11 @@ import concurrent.futures
 import errno
 import gc
 import os
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -142,3 +144,52 @@ def test_a_folder_gets_its_name_when_it_is_complete(tmp_path):
         (draft / "newer").touch()
     assert list(tmp_path.iterdir()) == [path]
     assert [p.name for p in path.iterdir()] == ["new"]
+
+
+def npz(path, header, data):
+    """Write an `.npz` whose only array has a header of our own."""
+    text = repr(header).encode().ljust(117) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("flow.npy", member)
+
+
+def test_a_header_that_claims_more_than_the_file_holds_reserves_no_memory(tmp_path):
+    claimed = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**7)}
+    npz(tmp_path / "claim.npz", claimed, bytes(64))
+    with pytest.raises(ValueError, match="40000000000000 bytes"):
+        files.read_npz(tmp_path / "claim.npz")
+    data = zipfile.ZipFile(tmp_path / "claim.npz").read("flow.npy")
+    (tmp_path / "claim.npy").write_bytes(data)
+    for mode in (None, "r"):
+        with pytest.raises(ValueError, match="40000000000000 bytes"):
+            files.read_npy(tmp_path / "claim.npy", mode)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_itself_is_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "HARMLESS", 2**20)
+    np.savez_compressed(tmp_path / "bomb.npz", flow=np.zeros(2**21, np.uint8))
+    with pytest.raises(ValueError, match="unpacks to 2 MB"):
+        files.read_npz(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_come_back_as_they_were(tmp_path, order, save):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "flow": np.asarray(rng.normal(size=(5, 4, 2)).astype(np.float16), order=order),
+        "big_endian": np.asarray(rng.normal(size=(3, 2)).astype(">f8"), order=order),
+        "scalar": np.array(7),
+        "empty": np.zeros((0, 3), np.uint8),
+        "text": np.array(["a", "bcd"]),
+    }
+    save(tmp_path / "all.npz", **arrays)
+    read = files.read_npz(tmp_path / "all.npz")
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].dtype == array.dtype
+        assert read[name].flags.writeable

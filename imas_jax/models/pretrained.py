@@ -19,6 +19,8 @@ from imas_jax import errors
 from imas_jax.conventions import Tree
 from imas_jax.models import resnet, torch_files, weight_names
 
+NUMBERS = "fiub"  # NumPy's kinds of type that a weight may have
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -174,6 +176,8 @@ def fill(
         if value.shape != leaf.shape:
             needed = torch_shape(leaf.shape)
             problems.add(key, f"has shape {tensor.shape}, {ours} needs {needed}")
+        elif value.dtype.kind not in NUMBERS:
+            problems.add(key, f"holds {value.dtype}, no numbers")
         elif not np.isfinite(value).all():
             problems.add(key, "holds values that are not finite")
         else:
@@ -217,8 +221,9 @@ def _size(file: Checkpoint) -> str:
         for i in range(64)
     )
     bottleneck = f"{prefix}layer1.0.conv3.weight" in names
+    width = (*names[f"{prefix}conv1.weight"].shape, 0)[0]
     depth = 2 + blocks * (3 if bottleneck else 2)
-    return f"a ResNet-{depth} of width {len(names[f'{prefix}conv1.weight'])}"
+    return f"a ResNet-{depth} of width {width}"
 
 
 def _warn_of_supervision(file: Checkpoint) -> None:

@@ -8,6 +8,7 @@ PyPI, cannot read the older format, which RAFT's and MoCo's published files have
 """
 
 import collections
+import math
 import pickle
 import struct
 import zipfile
@@ -20,12 +21,13 @@ import numpy as np
 import safetensors.numpy
 from absl import logging
 
-from imas_jax import errors
+from imas_jax import errors, files
 
 STREAM_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 STREAM_PROTOCOL = 1001
 # Where training scripts keep the tensors, in order of preference.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params")
+NAMED = 8  # names of a file that a message repeats
 EXPECTED = "a .pth, .pth.tar, .pt, .safetensors or .npz file of named tensors"
 TYPES = {
     "Double": np.float64,
@@ -60,7 +62,9 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise errors.UserError(f"no file {path}", EXPECTED, "check the path")
     try:
-        content = _read(path)
+        return _tensors(_read(path), path)
+    except errors.UserError:
+        raise
     except Exception as error:
         # A damaged file fails in any way inside the readers of pickles and archives.
         raise errors.UserError(
@@ -69,7 +73,6 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
             "download it again; a file saved by torch.jit or torch.save(model) has to "
             "be saved anew as torch.save(model.state_dict(), path)",
         ) from error
-    return _tensors(content, path)
 
 
 def _read(path: Path) -> Any:
@@ -89,8 +92,8 @@ def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if all(name.endswith(".npy") for name in names):
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
+            return files.read_npz(path)
+        files.check_unpacked(archive, path.stat().st_size)
         root = next((n for n in names if n.endswith("data.pkl")), None)
         if root is None or any(name.endswith("constants.pkl") for name in names):
             raise ValueError("a zip archive, but not one of tensors")
@@ -202,8 +205,13 @@ class Reader(pickle.Unpickler):
 def _rebuild_tensor(
     storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: object
 ) -> np.ndarray:
-    """Return a strided view; NumPy checks that it stays inside the storage."""
+    """Return a strided view; NumPy checks that it stays inside the storage.
+
+    A stride of 0 would let a few bytes stand for terabytes.
+    """
     width = storage.itemsize
+    if math.prod(size) > storage.size:
+        raise ValueError(f"a tensor of {tuple(size)} in a storage of {storage.size}")
     return np.ndarray(
         tuple(size),
         storage.dtype,
@@ -233,17 +241,21 @@ MEANINGS: dict[tuple[str, str], Any] = {
 
 def _tensors(content: Any, path: Path) -> dict[str, np.ndarray]:
     """Return the dictionary of arrays in a checkpoint's content."""
-    layer = content
-    while isinstance(layer, Mapping):
+    layer, seen = content, set()
+    while isinstance(layer, Mapping) and id(layer) not in seen:
+        seen.add(id(layer))  # a dictionary may hold itself
         arrays = {
-            str(name): _native(value)
+            str(name): value
             for name, value in layer.items()
             if isinstance(value, np.ndarray)
         }
+        total = sum(array.nbytes for array in arrays.values())
+        files.check_total(total, path.stat().st_size)  # many may share one storage
         if arrays:
-            return arrays
+            return {name: _native(array) for name, array in arrays.items()}
         layer = next((layer[name] for name in WRAPPERS if name in layer), None)
-    held = ", ".join(map(str, content)) if isinstance(content, Mapping) else "no names"
+    names = list(content)[:NAMED] if isinstance(content, Mapping) else ["no names"]
+    held = ", ".join(map(str, names))
     raise errors.UserError(
         f"{path} holds no named tensors (found: {held})",
         f"tensors by name, at the top or under one of {', '.join(WRAPPERS)}",

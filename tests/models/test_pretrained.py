@@ -212,17 +212,21 @@ def test_all_mismatches_are_listed_in_one_error(tmp_path):
     tensors["layer2.0.bn1.bias"] = np.zeros(3)
     tensors["layer9.extra"] = np.zeros(2)
     tensors["bn1.weight"] = np.full(WIDTH, np.nan)
+    tensors["bn1.bias"] = np.full(WIDTH, "zero")
+    tensors["conv1.weight"] = np.array(1.0)
     path = save(tmp_path / "broken", tensors)
     with pytest.raises(errors.UserError) as refusal:
         pretrained.load_into(small_model(), path)
     message = str(refusal.value)
     for part in (
-        "4 problem(s)",
+        "6 problem(s)",
         "layer1.0.conv1.weight: missing",
         "(4, 4, 3, 3)",
         "layer2.0.bn1.bias: has shape (3,)",
         "layer9.extra: unexpected",
         "bn1.weight: holds values that are not finite",
+        "bn1.bias: holds <U4, no numbers",
+        "conv1.weight: has shape ()",
     ):
         assert part in message
 

@@ -2,13 +2,14 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from imas_jax import errors
+from imas_jax import errors, files
 from imas_jax.models import torch_files
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -117,3 +118,86 @@ def test_a_file_without_tensors_says_what_it_holds(tmp_path):
         torch_files.read_checkpoint(tmp_path / "image.pth")
     with pytest.raises(errors.UserError, match="no file"):
         torch_files.read_checkpoint(tmp_path / "missing.pth")
+
+
+def stream(content, keys=()):
+    """Write PyTorch's older format around a pickle, each storage with four floats."""
+    before = [pickle.dumps(x, protocol=2) for x in (1001, {})]
+    data = np.int64(4).tobytes() + np.arange(4, dtype=np.float32).tobytes()
+    parts = [*before, content, pickle.dumps(list(keys), protocol=2)]
+    return torch_files.STREAM_MAGIC + b"".join(parts) + len(keys) * data
+
+
+def tensor(shape, strides):
+    """Pickle {"w": a view of a storage}, as torch does."""
+
+    def plain(value):
+        return pickle.dumps(value, protocol=2)[2:-1]
+
+    storage = b"(%sctorch\nFloatStorage\n%s%s%stQ" % tuple(
+        map(plain, ("storage", "0", "cpu", 4))
+    )
+    view = plain(0) + plain(shape) + plain(strides)
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + b"tR"
+    return b"\x80\x02}" + plain("w") + call + b"s."
+
+
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
+    path = tmp_path / "wide.pth"
+    path.write_bytes(stream(tensor((2, 2), (2, 1)), "0"))
+    read = torch_files.read_checkpoint(path)
+    np.testing.assert_array_equal(read["w"], [[0, 1], [2, 3]])
+    path.write_bytes(stream(tensor((10**6, 10**6), (0, 0)), "0"))
+    assert path.stat().st_size < 600
+    with pytest.raises(errors.UserError, match="storage of 4"):
+        torch_files.read_checkpoint(path)
+
+
+def test_a_dictionary_that_holds_itself_comes_to_an_end(tmp_path):
+    ring = {}
+    ring["state_dict"] = {"model": ring}
+    (tmp_path / "ring.pth").write_bytes(stream(pickle.dumps(ring, protocol=2)))
+    with pytest.raises(errors.UserError, match="no named tensors"):
+        torch_files.read_checkpoint(tmp_path / "ring.pth")
+
+
+def deflated(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_itself_is_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "HARMLESS", 1 << 20)
+    body = tensor((2**19,), (1,)).replace(b"K\x04tQ", b"J\x00\x00\x08\x00tQ")
+    bomb = {"a/data.pkl": body, "a/data/0": bytes(1 << 21)}
+    deflated(tmp_path / "bomb.pth", bomb)
+    np.savez_compressed(tmp_path / "bomb.npz", **{"w": np.zeros(1 << 21, np.uint8)})
+    for name in ("bomb.pth", "bomb.npz"):
+        assert (tmp_path / name).stat().st_size < 3000
+        with pytest.raises(errors.UserError, match="unpacks to 2 MB"):
+            torch_files.read_checkpoint(tmp_path / name)
+
+
+def test_one_storage_under_many_names_is_refused_where_it_adds_up(
+    tmp_path, monkeypatch
+):
+    view = tensor((4,), (1,))[3:-1]  # "w": tensor, set into the dictionary
+    named = [view.replace(b"w", f"{n}".encode(), 1) for n in range(9)]
+    (tmp_path / "few.pth").write_bytes(
+        stream(b"\x80\x02}" + b"".join(named) + b".", "0")
+    )
+    assert len(torch_files.read_checkpoint(tmp_path / "few.pth")) == 9
+    monkeypatch.setattr(files, "HARMLESS", 100)
+    monkeypatch.setattr(files, "PACKED", 0)
+    with pytest.raises(errors.UserError, match="unpacks to"):
+        torch_files.read_checkpoint(tmp_path / "few.pth")
+
+
+def test_a_name_that_is_nested_without_end_is_one_refusal(tmp_path):
+    nested = b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s."
+    (tmp_path / "deep.pth").write_bytes(stream(nested))
+    with pytest.raises(errors.UserError, match=r"deep\.pth"):
+        torch_files.read_checkpoint(tmp_path / "deep.pth")
