@@ -180,6 +180,7 @@ def align() -> ConfigDict:
             # | superpixels
             "features": "auto",
             "weights": "",  # frozen features' checkpoint; "" takes model.weights
+            "backbone": "resnet50",  # what that checkpoint is of (paper)
             "judged": "first",  # frames of a sequence: first (paper) | all
             "largest": 1,  # channels that together may be the object (paper: 1)
             "threshold": 0.0,  # theta of equation 11; 0 takes the features' own value

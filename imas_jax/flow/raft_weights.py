@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from imas_jax import conventions, errors
 from imas_jax.flow import raft_layers
-from imas_jax.models import pretrained, weight_names
+from imas_jax.models import pretrained, torch_files
 
 Family = Literal["official", "torchvision"]
 Checkpoint = Mapping[str, np.ndarray]
@@ -123,7 +123,7 @@ def foreign_names(
         _, *inner, leaf = path
         # A norm's leaves lie one level deeper in our tree.
         module = "/".join(name for name in inner if name != "batch")
-        names[path] = f"{modules[module]}.{weight_names.LEAVES[leaf]}"
+        names[path] = f"{modules[module]}.{torch_files.LEAVES[leaf]}"
     return names
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from imas_jax import composition, errors, geometry
 from imas_jax.conventions import Prediction
 from imas_jax.models import amd, heads, layers, segmenter
-from imas_jax.models.segmenter import ModelSpec
+from imas_jax.models.segmenter import BACKBONES, ModelSpec
 
 LEARNED = ("residual", "scaling", "residual_affine")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -40,8 +40,15 @@ def make_model(config: ConfigDict, axis_name: str | None = None) -> "IMAS | amd.
 def check_spec(spec: ModelSpec, name: str) -> None:
     """Refuse fields that exclude each other, naming all of them."""
     problems = errors.ProblemList()
-    if spec.backbone == "unet" and spec.output_stride != 8:
-        problems.add("model.output_stride", "the unet backbone has 8 only")
+    backbone = BACKBONES[spec.backbone]
+    if spec.output_stride not in backbone.strides:
+        listed = ", ".join(map(str, backbone.strides))
+        problems.add(
+            "model.output_stride",
+            f"{spec.output_stride} is none of {listed}, which {spec.backbone} has",
+        )
+    if spec.feature_merging and backbone.merge_stride is None:
+        problems.add("model.feature_merging", f"{spec.backbone} has one stage only")
     if name == "amd":
         if spec.pathway != "none":
             problems.add("model.pathway", f"{spec.pathway!r}; amd has none")
@@ -59,9 +66,9 @@ def mask_size(model: ConfigDict, size: tuple[int, int]) -> tuple[int, int]:
         model: `config.model`.
         size: Frame height and width, pixels.
     """
-    stride = 4 if model.feature_merging else model.output_stride
-    # Each halving rounds up, as strided convolutions with torch's padding do.
-    return (-(-size[0] // stride), -(-size[1] // stride))
+    backbone = BACKBONES[model.backbone]
+    merged = backbone.merge_stride if model.feature_merging else None
+    return backbone.grid(size, merged or model.output_stride)
 
 
 class IMAS(segmenter.Segmenter):

@@ -1,8 +1,9 @@
 """Foreign checkpoints -> our variables, by explicit name tables.
 
-Two kinds of file are understood (`weight_names.py` has their names): a ResNet alone,
-which fills the backbone, and the authors' own, which fill the whole network. What is
-missing, unexpected or misshapen is listed in one error; nothing is loaded halfway.
+Two kinds of file are understood: a backbone alone, by the names its own record has
+(`backbone.Foreign`), and the authors' stage-1 and stage-2 checkpoints, which fill the
+whole network. What is missing, unexpected or misshapen is listed in one error; nothing
+is loaded halfway.
 """
 
 import dataclasses
@@ -17,47 +18,83 @@ from flax import traverse_util
 
 from imas_jax import errors
 from imas_jax.conventions import Tree
-from imas_jax.models import resnet, torch_files, weight_names
+from imas_jax.models import resnet, torch_files
+from imas_jax.models.backbone import Foreign, Layout, Name
+from imas_jax.models.segmenter import BACKBONES
+
+# Our part -> the authors' module.
+PARTS = {
+    "backbone": "backbone2",
+    "segmentation_head": "decode_head2",
+    "residual_head": "decode_head3",
+    "motion_pooling": "decode_head",
+}
+# Parts of which the authors also keep an exponential moving average.
+AVERAGED = ("backbone", "segmentation_head")
+# Part -> our modules and what the authors call them.
+HEAD_LAYERS = {
+    "conv1": "convs.0.conv",
+    "bn1": "convs.0.bn",
+    "conv2": "convs.1.conv",
+    "bn2": "convs.1.bn",
+    "classifier": "conv_seg",
+}
+LAYERS: dict[str, Mapping[str, str]] = {
+    "backbone": resnet.LAYERS,
+    "segmentation_head": HEAD_LAYERS,
+    "residual_head": HEAD_LAYERS,
+    "motion_pooling": {
+        "phi_1_0": "flow_feat_before_agg.0",
+        "phi_1_1": "flow_feat_before_agg.2",
+        "phi_2_0": "flow_feat_after_agg.0",
+        "phi_2_1": "flow_feat_after_agg.2",
+    },
+}
 
 NUMBERS = "fiub"  # NumPy's kinds of type that a weight may have
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A file that was read, and the layout its names have."""
+    """A file that was read, and how it holds a backbone."""
 
     path: Path
     tensors: Mapping[str, np.ndarray]
-    layout: weight_names.Layout
+    foreign: Foreign
+    layout: Layout
 
 
-def load_backbone(path: Path, depth: resnet.Depth = 50) -> Tree:
-    """Read a ResNet from any file of a known layout, the authors' included.
+def load_backbone(path: Path, backbone: str) -> Tree:
+    """Read a backbone alone from any file of a known layout, the authors' included.
 
     Args:
         path: Checkpoint file.
-        depth: Of the network wanted: 18 or 50.
+        backbone: A name of `BACKBONES`.
 
     Returns:
-        Variables (`params`, `batch_stats`) of `resnet.ResNet(depth)`.
+        Variables of that backbone's `published()` network.
 
     Raises:
         UserError: If the file does not hold this network exactly.
     """
-    model = resnet.ResNet(depth=depth)
+    file = recognise(path, torch_files.read_checkpoint(path), backbone)
+    model = BACKBONES[backbone].published()
     frames = jnp.zeros((1, 32, 32, 3))
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    return _fill_resnet(shapes, recognise(path, torch_files.read_checkpoint(path)))
+    return _fill_backbone(shapes, file)
 
 
-def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
+def load_into(
+    variables: Tree, path: Path, backbone: str, averaged: bool = False
+) -> Tree:
     """Replace what a file holds of a network: its backbone, or all of it.
 
     Args:
-        variables: Of `imas.IMAS`; shapes decide what the file must hold.
+        variables: Of `imas.IMAS` or `amd.AMD`; shapes decide what the file must hold.
         path: Checkpoint file of a known layout.
+        backbone: The network's, a name of `BACKBONES`.
         averaged: Take the authors' moving averages (`_ema`) where the file has them.
 
     Returns:
@@ -66,14 +103,8 @@ def load_into(variables: Tree, path: Path, averaged: bool = False) -> Tree:
     Raises:
         UserError: If the file does not hold exactly what the network needs.
     """
-    if "conv1" not in variables["params"]["backbone"]:
-        raise errors.UserError(
-            f"weights {path} for a backbone that is not a ResNet",
-            "model.backbone resnet50 or resnet18 with model.weights",
-            "change model.backbone, or set --config.model.weights=",
-        )
-    file = recognise(path, torch_files.read_checkpoint(path))
-    others = variables["params"].keys() - weight_names.PARTS.keys()
+    file = recognise(path, torch_files.read_checkpoint(path), backbone)
+    others = variables["params"].keys() - PARTS.keys()
     if file.layout.whole and others:
         raise errors.UserError(
             f"{path} holds the authors' whole network, which has no {min(others)}",
@@ -87,55 +118,87 @@ def fill_network(variables: Tree, file: Checkpoint, averaged: bool = False) -> T
     """Do the work of `load_into` with a file that was read already."""
     if file.layout.whole:
         root = file.layout.prefix.removesuffix("backbone2.")
-        wanted = weight_names.authors_names(variables, root, averaged)
-        twins = weight_names.authors_names(variables, root, not averaged)
-        foreign = (root + head for head in weight_names.FOREIGN_HEADS)
+        wanted = authors_names(variables, root, averaged)
+        twins = authors_names(variables, root, not averaged)
+        foreign = (root + head for head in resnet.FOREIGN_HEADS)
         return _fill(variables, wanted, file, (*twins.values(), *foreign))
-    part = {kind: tree["backbone"] for kind, tree in variables.items()}
-    filled = _fill_resnet(part, file)
-    return {
-        kind: {**tree, "backbone": filled[kind]} for kind, tree in variables.items()
+    # Of a backbone without batch norm there are no statistics.
+    having = {kind: tree for kind, tree in variables.items() if "backbone" in tree}
+    part = {kind: tree["backbone"] for kind, tree in having.items()}
+    filled = _fill_backbone(part, file)
+    return variables | {
+        kind: {**tree, "backbone": filled[kind]} for kind, tree in having.items()
     }
 
 
-def recognise(path: Path, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    """Find the family of a file by its tensors' names.
+def recognise(
+    path: Path, tensors: Mapping[str, np.ndarray], backbone: str
+) -> Checkpoint:
+    """Find the layout of a file by its tensors' names.
 
     Raises:
-        UserError: If no known layout fits.
+        UserError: If no layout known for this backbone fits, or it has none.
     """
-    for layout in weight_names.LAYOUTS:
-        if layout.prefix + "conv1.weight" in tensors:
-            file = Checkpoint(path, tensors, layout)
-            _warn_of_supervision(file)
-            return file
-    known = ", ".join(f"{layout.prefix}conv1.weight" for layout in weight_names.LAYOUTS)
+    foreign = BACKBONES[backbone].foreign
+    if foreign is None:
+        named = [name for name, record in BACKBONES.items() if record.foreign]
+        raise errors.UserError(
+            f"weights {path} for a backbone that no weights are read for ({backbone})",
+            f"a backbone among {', '.join(named)}",
+            "change model.backbone, or set --config.model.weights=",
+        )
+    for layout in foreign.layouts:
+        if layout.prefix + foreign.landmark in tensors:
+            _warn_of_supervision(path, tensors, layout)
+            return Checkpoint(path, tensors, foreign, layout)
+    known = ", ".join(layout.prefix + foreign.landmark for layout in foreign.layouts)
     raise errors.UserError(
-        f"{path} holds no ResNet of a known layout; its {len(tensors)} names begin "
-        f"with {', '.join(list(tensors)[:3])}",
+        f"{path} holds no {foreign.kind} of a known layout; its {len(tensors)} names "
+        f"begin with {', '.join(list(tensors)[:3])}",
         f"one of {known}",
-        "rename the tensors to torchvision's names, e.g. with safetensors",
+        "rename the tensors to one of these layouts, e.g. with safetensors, or set "
+        "model.backbone (of frozen features: align.backbone) to what the file holds",
     )
 
 
-def _fill_resnet(template: Tree, file: Checkpoint) -> Tree:
-    names = weight_names.resnet_names(template)
+def authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str]:
+    """Return our leaf -> the authors' name.
+
+    Args:
+        variables: Of the whole network, arrays or shapes.
+        root: What stands before the authors' module names: "model." or "".
+        averaged: Name their moving averages where they have them.
+    """
+    names = {}
+    for name in traverse_util.flatten_dict(variables):
+        _, part, *rest = name
+        module = PARTS[part]
+        if averaged and part in AVERAGED:
+            module += "_ema"
+        inner = torch_files.torch_name(tuple(rest), LAYERS[part])
+        names[name] = f"{root}{module}.{inner}"
+    return names
+
+
+def _fill_backbone(template: Tree, file: Checkpoint) -> Tree:
+    names = file.foreign.names(template)
     wanted = {name: file.layout.prefix + own for name, own in names.items()}
     return _fill(template, wanted, file, file.layout.ignored)
 
 
 def _fill(
     template: Tree,
-    wanted: Mapping[weight_names.Name, str],
+    wanted: Mapping[Name, str],
     file: Checkpoint,
     ignored: tuple[str, ...],
 ) -> Tree:
+    held = file.foreign.describe(file.tensors, file.layout.prefix)
     return fill(
         template,
         wanted,
         file.tensors,
         ignored,
-        what=f"checkpoint {file.path} ({file.layout.family}, {_size(file)})",
+        what=f"checkpoint {file.path} ({file.layout.family}, {held})",
         fix="set model.backbone, model.width, model.channels, model.feature_merging, "
         "model.pathway and model.motion_width to those of the file",
     )
@@ -143,7 +206,7 @@ def _fill(
 
 def fill(
     template: Tree,
-    wanted: Mapping[weight_names.Name, str],
+    wanted: Mapping[Name, str],
     tensors: Mapping[str, np.ndarray],
     ignored: tuple[str, ...],
     *,
@@ -168,13 +231,13 @@ def fill(
     values = {}
     for name, leaf in traverse_util.flatten_dict(template).items():
         key, ours = wanted[name], "/".join(name)
+        needed = torch_files.torch_shape(leaf.shape)
         if key not in tensors:
-            problems.add(key, f"missing, for {ours} of shape {torch_shape(leaf.shape)}")
+            problems.add(key, f"missing, for {ours} of shape {needed}")
             continue
         tensor = tensors[key]
-        value = to_ours(tensor)
+        value = torch_files.to_kernel(tensor) if name[-1] == "kernel" else tensor
         if value.shape != leaf.shape:
-            needed = torch_shape(leaf.shape)
             problems.add(key, f"has shape {tensor.shape}, {ours} needs {needed}")
         elif value.dtype.kind not in NUMBERS:
             problems.add(key, f"holds {value.dtype}, no numbers")
@@ -193,45 +256,12 @@ def fill(
     return traverse_util.unflatten_dict(values)
 
 
-def to_ours(tensor: np.ndarray) -> np.ndarray:
-    """Turn torch's (out, in, *taps) into (h, w, in, out); vectors stay."""
-    if tensor.ndim < 2:
-        return tensor
-    if tensor.ndim == 3:  # A pointwise Conv1d of the authors' phi_2.
-        tensor = tensor[..., None]
-    if tensor.ndim != 4:
-        return tensor
-    return np.ascontiguousarray(tensor.transpose(2, 3, 1, 0))
-
-
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Turn the shape of one of our leaves into torch's, for messages."""
-    if len(shape) < 4:
-        return shape
-    h, w, k, d = shape
-    return (d, k, h, w)
-
-
-def _size(file: Checkpoint) -> str:
-    """Describe the ResNet a file seems to hold."""
-    prefix, names = file.layout.prefix, file.tensors
-    blocks = sum(
-        f"{prefix}layer{stage}.{i}.conv1.weight" in names
-        for stage in (1, 2, 3, 4)
-        for i in range(64)
-    )
-    bottleneck = f"{prefix}layer1.0.conv3.weight" in names
-    width = (*names[f"{prefix}conv1.weight"].shape, 0)[0]
-    depth = 2 + blocks * (3 if bottleneck else 2)
-    return f"a ResNet-{depth} of width {width}"
-
-
-def _warn_of_supervision(file: Checkpoint) -> None:
-    if file.layout.prefix in ("", "module.") and any(
-        key.endswith("fc.weight") for key in file.tensors
-    ):
+def _warn_of_supervision(
+    path: Path, tensors: Mapping[str, np.ndarray], layout: Layout
+) -> None:
+    if layout.classifier in tensors:
         logging.warning(
             "%s has a classifier: a network trained with ImageNet's labels makes the "
             "result no longer one without annotation",
-            file.path,
+            path,
         )

@@ -4,20 +4,27 @@ The paper's backbone (Sec. 3.2 and 4.2): "pytorch" style (the 3x3 carries the st
 output stride 8 by dilation, and the first block of a dilated stage at half its dilation
 (`contract_dilation` of the authors' framework). Parameter names follow torchvision's
 with dots turned into underscores: `conv1`, `bn1`, `layer3_0/downsample_conv`, ...
+Files come in the layouts users have: DenseCL (the paper's), MoCo v2, torchvision, timm,
+data-parallel, and inside the authors' own checkpoints.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jaxtyping import Array, Float
 
-from imas_jax.models import layers
+from imas_jax.conventions import Tree
+from imas_jax.models import layers, torch_files
+from imas_jax.models.backbone import Backbone, Foreign, Layout, Name
 
 Depth = Literal[18, 50]
 
 BLOCKS: dict[int, tuple[int, int, int, int]] = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 # Output stride -> strides and dilations of the four stages.
-LAYOUTS = {
+STAGES = {
     8: ((1, 2, 1, 1), (1, 1, 2, 4)),
     16: ((1, 2, 2, 1), (1, 1, 1, 2)),
     32: ((1, 2, 2, 2), (1, 1, 1, 1)),
@@ -46,7 +53,7 @@ class ResNet(nn.Module):
         self, x: Float[Array, "b h w 3"], train: bool
     ) -> tuple[Float[Array, "b hs ws ks"], ...]:
         """Return the outputs of the four stages, at 1/4, 1/8, ... of the input."""
-        strides, dilations = LAYOUTS[self.output_stride]
+        strides, dilations = STAGES[self.output_stride]
         x = layers.Conv(self.width, 7, stride=2, dtype=self.dtype, name="conv1")(x)
         x = layers.BatchNorm(self.axis_name, name="bn1")(x, train)
         x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -120,3 +127,67 @@ class Block(nn.Module):
             width, 1, self.stride, dtype=self.dtype, name="downsample_conv"
         )(x)
         return layers.BatchNorm(self.axis_name, name="downsample_bn")(x, train)
+
+
+# Our modules whose names are not torchvision's with underscores for dots.
+LAYERS = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+
+# Modules of the authors' later method that IMAS does not have.
+FOREIGN_HEADS = ("crf_head.", "compactness_head.")
+# All but the backbone in the authors' files.
+NOT_BACKBONE = ("decode_head", "backbone2_ema.", *FOREIGN_HEADS)
+OPENMMLAB = ("neck.", "head.", "decode_head.", "auxiliary_head.", "data_preprocessor.")
+MOMENTUM = ("encoder_k.", "queue")
+
+LAYOUTS = (
+    Layout(
+        "authors' checkpoint",
+        "model.backbone2.",
+        tuple(f"model.{module}" for module in NOT_BACKBONE),
+        whole=True,
+    ),
+    Layout("authors' network", "backbone2.", NOT_BACKBONE, whole=True),
+    Layout(
+        "MoCo v2",
+        "module.encoder_q.",
+        ("module.encoder_q.fc.", "module.encoder_k.", "module.queue"),
+    ),
+    Layout(
+        "DenseCL in training", "encoder_q.0.", ("encoder_q.1.", "backbone.", *MOMENTUM)
+    ),
+    Layout("OpenMMLab", "backbone.", (*OPENMMLAB, *MOMENTUM)),
+    Layout("data-parallel", "module.", ("module.fc.",), "module.fc.weight"),
+    Layout("DenseCL, torchvision or timm", "", ("fc.",), "fc.weight"),
+)
+
+
+def torch_names(variables: Tree) -> dict[Name, str]:
+    """Return our leaf -> torchvision's name."""
+    leaves = traverse_util.flatten_dict(variables)
+    return {name: torch_files.torch_name(name[1:], LAYERS) for name in leaves}
+
+
+def describe(tensors: Mapping[str, np.ndarray], prefix: str) -> str:
+    """Say which ResNet a file seems to hold."""
+    blocks = sum(
+        f"{prefix}layer{stage}.{i}.conv1.weight" in tensors
+        for stage in (1, 2, 3, 4)
+        for i in range(64)
+    )
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in tensors
+    depth = 2 + blocks * (3 if bottleneck else 2)
+    width = (*tensors[f"{prefix}conv1.weight"].shape, 0)[0]
+    return f"a ResNet-{depth} of width {width}"
+
+
+def _backbone(depth: Depth) -> Backbone:
+    def build(
+        width: int, output_stride: int, axis_name: str | None, dtype: Any
+    ) -> ResNet:
+        return ResNet(depth, width, output_stride, axis_name, dtype)
+
+    foreign = Foreign("ResNet", "conv1.weight", LAYOUTS, torch_names, describe)
+    return Backbone(build, 64, tuple(STAGES), foreign=foreign)
+
+
+RESNET50, RESNET18 = _backbone(50), _backbone(18)

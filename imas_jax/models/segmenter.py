@@ -9,9 +9,16 @@ from typing import Any, Literal
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from imas_jax.models import heads, layers, resnet, unet
+from imas_jax.models import heads, layers
+from imas_jax.models.backbone import Backbone
+from imas_jax.models.resnet import RESNET18, RESNET50
+from imas_jax.models.unet import UNET
 
-Backbone = Literal["resnet50", "resnet18", "unet"]
+BACKBONES: dict[str, Backbone] = {
+    "resnet50": RESNET50,
+    "resnet18": RESNET18,
+    "unet": UNET,
+}
 Pathway = Literal["residual", "none", "scaling", "affine", "residual_affine"]
 
 
@@ -19,7 +26,7 @@ Pathway = Literal["residual", "none", "scaling", "affine", "residual_affine"]
 class ModelSpec:
     """The network's choices; fields are those of `config.model` (configs/davis.py)."""
 
-    backbone: Backbone
+    backbone: str
     width: int
     output_stride: int
     channels: int
@@ -50,7 +57,10 @@ class Segmenter(nn.Module):
 
     def setup(self) -> None:
         """Make both parts."""
-        self.backbone = make_backbone(self.spec, self.axis_name, self.dtype)
+        spec = self.spec
+        self.backbone = BACKBONES[spec.backbone].build(
+            spec.width, spec.output_stride, self.axis_name, self.dtype
+        )
         self.segmentation_head = heads.SegmentationHead(
             self.spec.channels, **self.head_settings()
         )
@@ -71,6 +81,7 @@ class Segmenter(nn.Module):
 
     def features(self, frames: Float[Array, "b h w 3"], train: bool) -> layers.Features:
         """Return what the backbone sees in single normalised frames."""
+        frames = BACKBONES[self.spec.backbone].renormalize(frames)
         stages = self.backbone(frames, train)
         return layers.Features(merge=stages[0], deep=stages[-1])
 
@@ -81,16 +92,3 @@ class Segmenter(nn.Module):
         if not self.spec.feature_merging:
             features = layers.Features(None, features.deep)
         return self.segmentation_head(features, train)
-
-
-def make_backbone(spec: ModelSpec, axis_name: str | None, dtype: Any) -> nn.Module:
-    """Build the backbone a spec names: frames -> stages, first 1/4, last deepest."""
-    if spec.backbone == "unet":
-        return unet.UNet(spec.width, dtype=dtype, axis_name=axis_name)
-    return resnet.ResNet(
-        depth=50 if spec.backbone == "resnet50" else 18,
-        width=spec.width,
-        output_stride=spec.output_stride,
-        axis_name=axis_name,
-        dtype=dtype,
-    )

@@ -1,5 +1,7 @@
 """Checkpoint files of other frameworks -> NumPy arrays, without those frameworks.
 
+Also how torch names and lays out the leaves of a layer.
+
 Reads PyTorch's zip format (1.6 and later), its older stream format, `.safetensors` and
 `.npz`; which one a file is shows in its first bytes, not in its name. Nothing in a
 pickle is ever executed: a handful of names have a meaning here (`MEANINGS`), every
@@ -41,6 +43,52 @@ TYPES = {
     "Byte": np.uint8,
     "Bool": np.bool_,
 }
+# Our leaf of a layer -> torch's.
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def torch_name(path: tuple[str, ...], layers: Mapping[str, str]) -> str:
+    """Translate a leaf's path in our tree, e.g. ("layer1_0", "bn1", "mean").
+
+    Args:
+        path: Modules and leaf, without the collection.
+        layers: Modules that torch calls otherwise; of the rest only `layer1_0` changes.
+    """
+    *modules, leaf = path
+    translated = [
+        layers.get(
+            module, module.replace("_", ".") if module.startswith("layer") else module
+        )
+        for module in modules
+    ]
+    return ".".join([*translated, LEAVES[leaf]])
+
+
+def to_kernel(tensor: np.ndarray) -> np.ndarray:
+    """Turn torch's weights (out, in, *taps) into a kernel of ours.
+
+    Of a convolution (h, w, in, out), of a linear layer (in, out).
+    """
+    if tensor.ndim == 3:  # A pointwise Conv1d of the authors' phi_2.
+        tensor = tensor[..., None]
+    if tensor.ndim not in (2, 4):
+        return tensor
+    order = (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
+    return np.ascontiguousarray(tensor.transpose(order))
+
+
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Turn the shape of one of our leaves into torch's, for messages."""
+    if len(shape) == 4:
+        h, w, k, d = shape
+        return (d, k, h, w)
+    return shape[::-1] if len(shape) == 2 else shape
 
 
 def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:

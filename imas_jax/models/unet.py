@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from imas_jax.geometry import resize
+from imas_jax.models.backbone import Backbone
 from imas_jax.models.layers import BatchNorm, Conv
 
 
@@ -53,3 +54,11 @@ class UNet(nn.Module):
         deep = block(add(coarse, eighth, "up8"), 2 * w, 1, "up8")
         merge = block(add(deep, quarter, "up4"), 2 * w, 1, "up4")
         return merge, deep
+
+
+def _build(width: int, output_stride: int, axis_name: str | None, dtype: Any) -> UNet:
+    del output_stride  # it has one
+    return UNet(width, dtype, axis_name)
+
+
+UNET = Backbone(_build, width=16, strides=(8,))

@@ -58,7 +58,8 @@ def network(config: ConfigDict) -> None:
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    pretrained.load_into(shapes, Path(config.model.weights), config.model.averaged)
+    wanted = config.model
+    pretrained.load_into(shapes, Path(wanted.weights), wanted.backbone, wanted.averaged)
 
 
 def batches(config: ConfigDict) -> None:
@@ -77,7 +78,7 @@ def frozen_features(config: ConfigDict) -> None:
         and features.constraint_kind(config) == "weights"
     )
     if (judged or constrained) and not _done(config, "refine"):
-        pretrained.load_backbone(features.weights_file(config), depth=50)
+        pretrained.load_backbone(features.weights_file(config), config.align.backbone)
 
 
 def watchers(config: ConfigDict) -> None:

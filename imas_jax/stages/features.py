@@ -17,7 +17,8 @@ from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.errors import UserError
 from imas_jax.models import pretrained
-from imas_jax.models.resnet import ResNet
+from imas_jax.models.resnet import RESNET50
+from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs.run import Run
 from imas_jax.stages import network
 from imas_jax.stages.predictor import inference_size
@@ -108,7 +109,7 @@ def weights_file(config: ConfigDict) -> Path:
     if not name:
         raise UserError(
             "features of a trained network are asked for, but no weights are given",
-            "a self-supervised ResNet-50 checkpoint (DenseCL in the paper)",
+            "a self-supervised checkpoint of align.backbone (DenseCL in the paper)",
             "set --config.align.weights=FILE, or do without them: "
             "--config.align.features=auto and --config.target.semantic_constraint="
             "False",
@@ -122,26 +123,29 @@ def digest(config: ConfigDict) -> str:
 
 
 def frozen(config: ConfigDict) -> Features:
-    """Return a function from a frame to its last ResNet-50 stage at stride 8."""
-    return _frozen(weights_file(config), config.predict.short_side)
+    """Return a function from a frame to the last stage of the trained network."""
+    short_side = config.predict.short_side
+    return _frozen(weights_file(config), config.align.backbone, short_side)
 
 
 @lru_cache(maxsize=1)
-def _frozen(weights: Path, short_side: int) -> Features:
-    model = ResNet(depth=50)
-    variables = pretrained.load_backbone(weights, depth=50)
+def _frozen(weights: Path, backbone: str, short_side: int) -> Features:
+    variables = pretrained.load_backbone(weights, backbone)
+    record = BACKBONES[backbone]
+    model = record.published()
 
-    def stage_4(variables: Tree, frames: jax.Array) -> jax.Array:
+    def deepest(variables: Tree, frames: jax.Array) -> jax.Array:
+        frames = record.renormalize(frames)
         stages: Any = model.apply(variables, frames, train=False)
         return stages[-1]
 
-    return _on_frames(stage_4, variables, short_side)
+    return _on_frames(deepest, variables, short_side)
 
 
 @lru_cache(maxsize=1)
 def _random(seed: int, short_side: int) -> Features:
     """Build a ResNet-50 that saw nothing; batch norm takes the frame's statistics."""
-    model = ResNet(depth=50)
+    model = RESNET50.published()
     frames = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), frames, train=False))
     rng = np.random.default_rng(seed)

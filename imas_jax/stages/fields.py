@@ -19,7 +19,8 @@ from imas_jax.errors import ProblemList, UserError
 from imas_jax.evaluation import mask_folders
 from imas_jax.flow import estimators
 from imas_jax.losses import LossKind
-from imas_jax.models import imas, resnet, segmenter
+from imas_jax.models import imas, segmenter
+from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs.records import flatten
 from imas_jax.stages import align, features, flow_export, inputs, settle
 
@@ -201,6 +202,8 @@ _SHARE = Number("[0, 1]")
 _BELOW_1 = Number("[0, 1)")
 _TOGETHER = Text(blank=False, read=whole_clip.get_settings)
 _CRF = Text(read=crf.get_preset)
+_STRIDES = tuple(sorted({s for one in BACKBONES.values() for s in one.strides}))
+_PUBLISHED = tuple(name for name, one in BACKBONES.items() if one.foreign)
 
 ALIASES = {"align.frames": "data.root"}  # configs/align.py's name for it
 
@@ -277,9 +280,9 @@ TABLE: dict[str, Row] = {
     "augment.scale_flow": (Flag(), "flow values follow the resize"),
     "augment.fit_crop": (Flag(), "turn or shrink a crop larger than frames"),
     "model.name": (Word(("imas", "amd")), "the method"),
-    "model.backbone": (Word(get_args(segmenter.Backbone)), "of the network"),
+    "model.backbone": (Word(tuple(BACKBONES)), "of the network"),
     "model.width": (_RHYTHM, "channels of the first stage"),
-    "model.output_stride": (Word(tuple(resnet.LAYOUTS)), "of the backbone"),
+    "model.output_stride": (Word(_STRIDES), "of the backbone"),
     "model.weights": (Text(), "a self-supervised checkpoint"),
     "model.averaged": (Flag(), "take the checkpoint's moving averages"),
     "model.channels": (Number("[2, inf)", whole=True), "C, masks of a frame"),
@@ -302,6 +305,7 @@ TABLE: dict[str, Row] = {
     "align.score": (Word(tuple(align.PARTS)), "the judge of channels"),
     "align.features": (Word(("auto", *features.THRESHOLDS)), "of the semantic judge"),
     "align.weights": (Text(), "of frozen features; '' takes model.weights"),
+    "align.backbone": (Word(_PUBLISHED), "of that checkpoint"),
     "align.judged": (Word(("first", "all")), "frames of a sequence"),
     "align.largest": (_RHYTHM, "channels that together may be the object"),
     "align.threshold": (_SHARE, "theta; 0 takes the features' own value"),

@@ -28,8 +28,9 @@ def initial_variables(model: IMAS | AMD, config: ConfigDict) -> Tree:
     keys = {"params": jax.random.key(config.seed), "dropout": jax.random.key(0)}
     variables = jax.jit(lambda: model.init(keys, frames, train=False))()
     if config.model.weights:
+        wanted = config.model
         variables = pretrained.load_into(
-            variables, Path(config.model.weights), config.model.averaged
+            variables, Path(wanted.weights), wanted.backbone, wanted.averaged
         )
     return variables
 

@@ -134,7 +134,7 @@ LAYOUTS = {
 def test_every_layout_fills_the_backbone_and_nothing_else(layout, tmp_path):
     path = save(tmp_path / layout, LAYOUTS[layout])
     before = small_model()
-    after = pretrained.load_into(before, path)
+    after = pretrained.load_into(before, path, "resnet18")
     weights = torch_resnet()
     params, stats = after["params"]["backbone"], after["batch_stats"]["backbone"]
     np.testing.assert_allclose(
@@ -156,7 +156,7 @@ def test_every_layout_fills_the_backbone_and_nothing_else(layout, tmp_path):
 def test_a_resnet_50_is_loaded_alone_for_frozen_features(tmp_path):
     weights = torch_resnet(50, 64)
     path = save(tmp_path / "r50", weights)
-    variables = pretrained.load_backbone(path, depth=50)
+    variables = pretrained.load_backbone(path, "resnet50")
     leaves = traverse_util.flatten_dict(variables)
     tracked = [name for name in weights if name.endswith("num_batches_tracked")]
     assert len(leaves) == len(weights) - len(tracked)
@@ -172,7 +172,7 @@ def test_a_resnet_50_is_loaded_alone_for_frozen_features(tmp_path):
 def test_the_authors_checkpoint_fills_the_whole_network(root, averaged, tmp_path):
     tensors = authors_checkpoint(root)
     path = save(tmp_path / "rcf", tensors)
-    params = pretrained.load_into(small_model(), path, averaged)["params"]
+    params = pretrained.load_into(small_model(), path, "resnet18", averaged)["params"]
     kernel = params["segmentation_head"]["conv1"]["kernel"].transpose(3, 2, 0, 1)
     expected = tensors[f"{root}decode_head2.convs.0.conv.weight"] + 100 * averaged
     np.testing.assert_allclose(kernel, expected, rtol=1e-5)
@@ -198,7 +198,7 @@ def test_the_authors_backbone_serves_as_frozen_features_too(tmp_path):
     tensors = renamed("model.backbone2.", torch_resnet(18, 64))
     tensors["model.decode_head2.conv_seg.bias"] = np.zeros(4)
     path = save(tmp_path / "rcf", tensors)
-    variables = pretrained.load_backbone(path, depth=18)
+    variables = pretrained.load_backbone(path, "resnet18")
     np.testing.assert_allclose(
         variables["params"]["bn1"]["scale"],
         tensors["model.backbone2.bn1.weight"],
@@ -216,7 +216,7 @@ def test_all_mismatches_are_listed_in_one_error(tmp_path):
     tensors["conv1.weight"] = np.array(1.0)
     path = save(tmp_path / "broken", tensors)
     with pytest.raises(errors.UserError) as refusal:
-        pretrained.load_into(small_model(), path)
+        pretrained.load_into(small_model(), path, "resnet18")
     message = str(refusal.value)
     for part in (
         "6 problem(s)",
@@ -234,7 +234,7 @@ def test_all_mismatches_are_listed_in_one_error(tmp_path):
 def test_wrong_depth_is_told_by_the_depth_the_file_has(tmp_path):
     path = save(tmp_path / "r50", torch_resnet(50, WIDTH))
     with pytest.raises(errors.UserError, match="a ResNet-50 of width 4"):
-        pretrained.load_into(small_model(), path)
+        pretrained.load_into(small_model(), path, "resnet18")
 
 
 def test_wrong_number_of_channels_names_the_layers(tmp_path):
@@ -242,35 +242,35 @@ def test_wrong_number_of_channels_names_the_layers(tmp_path):
     with pytest.raises(
         errors.UserError, match=r"decode_head2.conv_seg.*\(4, 6, 1, 1\)"
     ):
-        pretrained.load_into(small_model(), path)
+        pretrained.load_into(small_model(), path, "resnet18")
 
 
 def test_a_pathway_the_file_was_not_trained_with_is_refused(tmp_path):
     path = save(tmp_path / "rcf", authors_checkpoint())
     with pytest.raises(errors.UserError, match=r"decode_head3.*unexpected"):
-        pretrained.load_into(small_model(pathway="none"), path)
+        pretrained.load_into(small_model(pathway="none"), path, "resnet18")
 
 
 def test_weights_of_something_else_are_refused_by_their_names(tmp_path):
     path = save(tmp_path / "vit", {"blocks.0.attn.qkv.weight": np.zeros((3, 3))})
     with pytest.raises(errors.UserError, match=r"blocks\.0\.attn"):
-        pretrained.load_into(small_model(), path)
+        pretrained.load_into(small_model(), path, "resnet18")
 
 
 def test_the_authors_whole_network_is_refused_for_another_method(tmp_path):
     path = save(tmp_path / "rcf", authors_checkpoint())
     with pytest.raises(errors.UserError, match=r"has no motion_head"):
-        pretrained.load_into(small_model(name="amd", pathway="none"), path)
+        pretrained.load_into(small_model(name="amd", pathway="none"), path, "resnet18")
 
 
 def test_weights_for_a_unet_are_refused(tmp_path):
     path = save(tmp_path / "densecl", torch_resnet())
-    with pytest.raises(errors.UserError, match="not a ResNet"):
-        pretrained.load_into(small_model(backbone="unet"), path)
+    with pytest.raises(errors.UserError, match="no weights are read for"):
+        pretrained.load_into(small_model(backbone="unet"), path, "unet")
 
 
 def test_a_classifier_warns_that_labels_may_have_been_used(tmp_path, caplog):
     path = save(tmp_path / "tv", LAYOUTS["torchvision"])
     with caplog.at_level("WARNING", logger="absl"):
-        pretrained.load_into(small_model(), path)
+        pretrained.load_into(small_model(), path, "resnet18")
     assert "without annotation" in caplog.text

@@ -14,7 +14,7 @@ import pytest
 import torch_names
 
 from imas_jax import composition, losses
-from imas_jax.models import imas, pretrained
+from imas_jax.models import imas, torch_files
 
 pytestmark = pytest.mark.parity
 
@@ -68,7 +68,7 @@ def pooling(authors, file, dtype):
             authors.draw("param", key, file[f"free/grad.{key}"].shape).astype(dtype)
             for key in (f"decode_head.{root}.weight", f"decode_head.{root}.bias")
         ]
-        params[name] = {"kernel": pretrained.to_ours(arrays[0]), "bias": arrays[1]}
+        params[name] = {"kernel": torch_files.to_kernel(arrays[0]), "bias": arrays[1]}
     return params
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from flax import traverse_util
 
 from configs import davis
-from imas_jax.models import imas, pretrained, weight_names
+from imas_jax.models import imas, pretrained, torch_files
 
 
 def network_config(**model):
@@ -23,22 +23,22 @@ def variables_of(authors, config, dtype=np.float32):
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    names = weight_names.authors_names(shapes, "", averaged=False)
+    names = pretrained.authors_names(shapes, "", averaged=False)
     leaves = traverse_util.flatten_dict(shapes)
     tensors = {
         name: authors.recipe.param(
-            name, pretrained.torch_shape(leaves[path].shape), authors.seed
+            name, torch_files.torch_shape(leaves[path].shape), authors.seed
         )
         for path, name in names.items()
     }
-    file = pretrained.recognise(Path("recipe"), tensors)
+    file = pretrained.recognise(Path("recipe"), tensors, config.model.backbone)
     filled = pretrained.fill_network(shapes, file)
     return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), filled)
 
 
 def by_name(variables, averaged=False):
     """Return the authors' name -> our leaf, in torch's layout."""
-    names = weight_names.authors_names(variables, "", averaged)
+    names = pretrained.authors_names(variables, "", averaged)
     leaves = traverse_util.flatten_dict(variables)
     return {name: to_torch(leaves[path]) for path, name in names.items()}
 

@@ -7,7 +7,7 @@ from flax import traverse_util
 from tiny import tiny_config, write_clip
 
 from imas_jax import protocol
-from imas_jax.models import imas, pretrained, weight_names
+from imas_jax.models import imas, pretrained, torch_files
 from imas_jax.runs.run import Run
 from imas_jax.stages import network
 
@@ -27,9 +27,9 @@ def authors_tensors(shapes):
     rng = np.random.default_rng(0)
     leaves = traverse_util.flatten_dict(shapes)
     return {
-        key: rng.uniform(0.5, 1, pretrained.torch_shape(leaves[name].shape))
+        key: rng.uniform(0.5, 1, torch_files.torch_shape(leaves[name].shape))
         for averaged in (False, True)
-        for name, key in weight_names.authors_names(shapes, "model.", averaged).items()
+        for name, key in pretrained.authors_names(shapes, "model.", averaged).items()
     }
 
 
@@ -47,9 +47,9 @@ def test_without_steps_a_released_checkpoint_is_the_result_as_it_is(tmp_path):
     run.make("discover")
     state = network.final_state(run.config, run.folder("discover"), "discover")
     leaves = traverse_util.flatten_dict(state.variables)
-    for name, key in weight_names.authors_names(
-        shapes, "model.", averaged=True
-    ).items():
-        np.testing.assert_allclose(
-            leaves[name], pretrained.to_ours(tensors[key]), rtol=1e-6
-        )
+    names = pretrained.authors_names(shapes, "model.", averaged=True)
+    for name, key in names.items():
+        expected = tensors[key]
+        if name[-1] == "kernel":
+            expected = torch_files.to_kernel(expected)
+        np.testing.assert_allclose(leaves[name], expected, rtol=1e-6)
