@@ -1,0 +1,1 @@
+"""Clips rendered to train the motion evidence on: shapes that move, with their masks."""

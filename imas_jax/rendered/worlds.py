@@ -1,0 +1,275 @@
+"""A scene drawn by chance: a camera, a world with depth, and what moves on its own.
+
+Made to fail as real clips do: the camera stands, shakes, pans, zooms or follows; the
+ground comes closer towards the bottom; poles and bushes pass at other speeds than what
+is behind them; water ripples and leaves flutter; things are slow or fast, small or
+large, cast shadows, are mirrored, hidden in part, like their surroundings, or absent.
+Numbers are pixels of a frame 240 high, and scale with it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from imas_jax.rendered import bodies, sheets, textures
+
+REFERENCE = 240  # height that numbers below are for
+Field = Float[np.ndarray, "h w 2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """What the camera does to the world, `nearness` 1 being the middle distance."""
+
+    pan: sheets.Track
+    shake: sheets.Track
+    roll: sheets.Track
+    zoom: sheets.Track
+    centre: np.ndarray
+
+    def view(self, time: float, nearness: float = 1.0) -> sheets.Matrix:
+        """Return world (the frame at time 0) to frame coordinates."""
+        turn = sheets.spin(
+            float(self.roll.at(time)), float(np.exp(nearness * self.zoom.at(time)))
+        )
+        offset = nearness * self.pan.at(time) + self.shake.at(time)
+        return sheets.move(offset) @ sheets.about(self.centre, turn)
+
+
+def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> sheets.Scene:
+    """Draw a scene; its objects are what `sheets.object_mask` shows.
+
+    Args:
+        rng: Source of chance.
+        size: (h, w) of the frames.
+    """
+    unit = size[0] / REFERENCE
+    count = int(rng.choice([0, 1, 2, 3, 5], p=[0.06, 0.66, 0.16, 0.06, 0.06]))
+    velocity = draw_velocity(rng, unit)
+    follow = float(rng.choice([0.0, rng.uniform(0, 1), rng.uniform(0.85, 1.05)]))
+    camera = draw_camera(rng, size, -follow * velocity)
+    behind = draw_standing(rng, size, camera, (0.7, 1.8), int(rng.integers(0, 4)))
+    moving: list[sheets.Sheet] = []
+    for number in range(count):
+        if number:
+            alike = rng.random() < 0.3
+            velocity = velocity * rng.uniform(0.7, 1.3) if alike else draw_velocity(rng, unit)
+        moving += draw_object(rng, size, camera, velocity, crowd=count > 2)
+    hiding = int(rng.integers(1, 5)) if rng.random() < 0.35 else 0
+    before = draw_standing(rng, size, camera, (1.2, 3.0), hiding)
+    backdrop = draw_backdrop(rng, size, camera)
+    shutter = float(rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else 0.0
+    return sheets.Scene(size, backdrop, (*behind, *moving, *before), shutter)
+
+
+def draw_velocity(rng: np.random.Generator, unit: float) -> np.ndarray:
+    """Draw a velocity, mostly sideways, from a third of a pixel to 20 px a frame."""
+    speed = unit * np.exp(rng.uniform(np.log(0.35), np.log(20.0)))
+    angle = rng.choice([0, np.pi]) + rng.normal() * 0.5
+    return speed * np.array([np.cos(angle), np.sin(angle)])
+
+
+def draw_camera(
+    rng: np.random.Generator, size: tuple[int, int], chase: np.ndarray
+) -> Camera:
+    """Draw a camera; `chase` is how it follows an object, pixels a frame."""
+    unit = size[0] / REFERENCE
+    kind = rng.choice(["still", "hand", "pan", "free"], p=[0.25, 0.3, 0.25, 0.2])
+    if kind in ("still", "hand"):
+        drift = np.zeros(2)
+    else:
+        drift = draw_velocity(rng, unit) * rng.uniform(0.1, 0.6)
+    trembling = unit * rng.uniform(0.2, 2.5) if kind in ("hand", "free") else 0.0
+    tilts = kind == "free" or (kind == "hand" and rng.random() < 0.4)
+    return Camera(
+        sheets.Track(np.zeros(2), chase + drift, rng.normal(0, 0.06, 2) * (kind != "still")),
+        sheets.Track(
+            np.zeros(2),
+            swing=trembling * rng.normal(size=2),
+            rate=rng.uniform(0.4, 2.5),
+            phase=rng.uniform(0, 6.28),
+        ),
+        sheets.Track(0.0, rng.normal() * 0.008 * tilts),
+        sheets.Track(0.0, rng.normal() * 0.012 * tilts),
+        np.array([size[1], size[0]]) * rng.uniform(0.25, 0.75, 2),
+    )
+
+
+def draw_object(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    camera: Camera,
+    velocity: np.ndarray,
+    crowd: bool,
+) -> list[sheets.Sheet]:
+    """Draw an object with its shadow and reflection, seen at time 0."""
+    h, w = size
+    unit = h / REFERENCE
+    smallest, largest = (20.0, 70.0) if crowd else (35.0, 280.0)
+    length = unit * np.exp(rng.uniform(np.log(smallest), np.log(largest)))
+    parts = bodies.draw_body(rng, length)
+    place = np.array([w, h]) * np.clip(rng.normal(0.5, 0.2, 2), 0.05, 0.95)
+    path = sheets.Track(
+        place,
+        velocity,
+        rng.normal(0, 0.05, 2) * np.abs(velocity),
+        swing=unit * rng.uniform(0, 3.0) * rng.normal(size=2),
+        rate=rng.uniform(0.1, 0.9),
+        phase=rng.uniform(0, 6.28),
+    )
+    turn = sheets.Track(rng.normal() * 0.2, rng.normal() * 0.03 * (rng.random() < 0.4))
+    growth = sheets.Track(0.0, rng.normal() * 0.012)
+
+    def body(time: float) -> sheets.Matrix:
+        scale = float(np.exp(growth.at(time)))
+        own = sheets.move(path.at(time)) @ sheets.spin(float(turn.at(time)), scale)
+        return camera.view(time) @ own
+
+    def posed(part: bodies.Part, between: sheets.Matrix) -> sheets.Pose:
+        return lambda time: body(time) @ between @ part.pose(time)
+
+    own = [sheets.Sheet(p.image, posed(p, np.eye(3)), "object", p.wobble) for p in parts]
+    lights = []
+    if rng.random() < 0.5:
+        change, light = _shadow(rng, length)
+        lights = [
+            sheets.Sheet(light(p.image), posed(p, change), "light", p.wobble)
+            for p in parts
+        ]
+    return [*lights, *own]
+
+
+def draw_standing(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    camera: Camera,
+    nearness: tuple[float, float],
+    count: int,
+) -> list[sheets.Sheet]:
+    """Draw things that stand in the world: they move as the camera makes them."""
+    h, w = size
+    found = []
+    for near in np.sort(rng.uniform(*nearness, count)):
+        skin = bodies.Skin(rng, textures.draw_texture(rng, (64, 64)), alike=0.3)
+        place = np.array([w, h]) * rng.uniform(0, 1, 2)
+        if rng.random() < 0.4:  # a trunk or a pole, through the whole height
+            wide = h * rng.uniform(0.01, 0.06)
+            ends = place + np.array([[rng.normal() * 0.1, -1.2], [0, 1.2]]) * h
+            shape = bodies.capsule(ends[0], ends[1], wide, wide)
+        else:
+            radius = h * np.exp(rng.uniform(np.log(0.05), np.log(0.3)))
+            shape = place + bodies.round_shape(rng, radius, rng.uniform(0.4, 1.0))
+        part = skin.cut([shape], sheets.Track(), place)
+
+        def pose(
+            time: float, part: bodies.Part = part, near: float = float(near)
+        ) -> sheets.Matrix:
+            return camera.view(time, near) @ part.pose(time)
+
+        found.append(sheets.Sheet(part.image, pose, "world"))
+    return found
+
+
+def draw_backdrop(
+    rng: np.random.Generator, size: tuple[int, int], camera: Camera
+) -> Callable[[float], Float[np.ndarray, "h w 3"]]:
+    """Draw what is behind everything: one or two surfaces, with depth and ripples."""
+    h, w = size
+    image = textures.draw_texture(rng, size)
+    hilly = textures.octaves(rng, size, 4, 1.2)[h // 2] - 0.5
+    line = (rng.uniform(0.2, 0.8) + rng.uniform(0, 0.3) * hilly) * h
+    below = np.clip(np.arange(h, dtype=np.float32)[:, None] - line[None], 0, 1)
+    if rng.random() < 0.6:
+        ground = textures.draw_texture(rng, size)
+        image = image * (1 - below[..., None]) + ground * below[..., None]
+    nearness = _nearness(rng, size, line)
+    stir = _stir(rng, size, below)
+    x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+
+    def backdrop(time: float) -> Float[np.ndarray, "h w 3"]:
+        back = np.linalg.inv(camera.view(time)).astype(np.float32)
+        there_x = back[0, 0] * x + back[0, 1] * y + back[0, 2]
+        there_y = back[1, 0] * x + back[1, 1] * y + back[1, 2]
+        there_x, there_y = x + nearness * (there_x - x), y + nearness * (there_y - y)
+        if stir is not None:
+            offset = stir(time)
+            there_x, there_y = there_x + offset[..., 0], there_y + offset[..., 1]
+        return cv2.remap(
+            image, there_x, there_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+
+    return backdrop
+
+
+def _nearness(
+    rng: np.random.Generator, size: tuple[int, int], line: np.ndarray
+) -> Float[np.ndarray, "h w"]:
+    """Draw how much each pixel of the backdrop takes of the camera's motion."""
+    h, w = size
+    near = np.ones(size, np.float32)
+    if rng.random() < 0.5:  # the ground comes closer towards the bottom
+        depth = np.clip((np.arange(h)[:, None] - line[None]) / h, 0, None)
+        near += rng.uniform(0.2, 1.5) * depth.astype(np.float32)
+    if rng.random() < 0.4:  # hills and hollows
+        near += rng.uniform(0.1, 0.6) * (textures.octaves(rng, size, 3, 1.5) - 0.5)
+    return near
+
+
+def _stir(
+    rng: np.random.Generator, size: tuple[int, int], below: np.ndarray
+) -> Callable[[float], Field] | None:
+    """Draw ripples of water below the line, or leaves in the wind; or nothing."""
+    chance = rng.random()
+    unit = size[0] / REFERENCE
+    if chance > 0.35:
+        return None
+    if chance > 0.2:
+        where = textures.octaves(rng, size, 3, 1.0) > rng.uniform(0.3, 0.8)
+        weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 4 * unit)
+        grain = [textures.octaves(rng, size, int(rng.integers(3, 6)), 0.5) for _ in "xyxy"]
+        fields = 4 * (np.stack(grain, -1) - 0.5) * weight[..., None]
+        strength, rate = unit * rng.uniform(0.2, 1.5), rng.uniform(0.3, 1.5)
+
+        def flutter(time: float) -> Field:
+            now, then = np.sin(rate * time), np.cos(rate * time)
+            return np.float32(strength) * (
+                fields[..., :2] * np.float32(now) + fields[..., 2:] * np.float32(then)
+            )
+
+        return flutter
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    waves = []
+    for _ in range(3):
+        length = unit * rng.uniform(8, 50)
+        angle = np.pi / 2 + rng.normal() * 0.4
+        phase = (x * np.cos(angle) + y * np.sin(angle)) * np.float32(6.283 / length)
+        waves.append((phase, rng.uniform(0.2, 2.0), unit * rng.uniform(0.1, 1.0)))
+
+    def ripple(time: float) -> Field:
+        total = sum(a * np.sin(p + np.float32(rate * time)) for p, rate, a in waves)
+        return np.stack([0.6 * total * below, total * below], axis=-1).astype(np.float32)
+
+    return ripple
+
+
+def _shadow(
+    rng: np.random.Generator, length: float
+) -> tuple[sheets.Matrix, Callable[[np.ndarray], np.ndarray]]:
+    """Draw a shadow or a reflection: a change of the body, and of its sheets."""
+    foot, strength = 0.45 * length, rng.uniform(0.2, 0.6)
+    mirrored = rng.random() < 0.5
+    flat = np.eye(3)
+    flat[1, 1] = -rng.uniform(0.7, 1.0) if mirrored else rng.uniform(-0.6, 0.3)
+    flat[0, 1] = 0.0 if mirrored else rng.normal() * 0.6
+    change = sheets.about(np.array([0.0, foot]), flat)
+
+    def light(image: np.ndarray) -> np.ndarray:
+        soft = cv2.GaussianBlur(image, (0, 0), 1.5) * np.float32(strength)
+        if not mirrored:
+            soft[..., :3] = 0
+        return soft
+
+    return change, light
