@@ -16,7 +16,7 @@ from imas_jax.stages import (
     report,
     watch,
 )
-from imas_jax.tools import ablate, each, score, tune
+from imas_jax.tools import ablate, each, evidence, score, tune
 from imas_jax.training import parallel
 
 
@@ -90,6 +90,7 @@ TOOLS = (
     Stage("score", (), ("data", "flow", "evaluate"), score.work, repeat=True),
     Stage("ablate", (), EVERYTHING, ablate.work, shared=True, repeat=True),
     Stage("each", (), EVERYTHING, each.work, shared=True, repeat=True),
+    Stage("evidence", (), ("flow", "seed"), evidence.work, repeat=True),
 )
 
 

@@ -1,61 +1,68 @@
 """Learned motion evidence: from flow and frame to what moves on its own.
 
-A small network (`models/evidence_net.py`) looks at a frame's flow to a few other frames
-and gives each pixel a probability. It was trained on rendered clips only
-(`imas_jax/rendered`, configs/motion.py): no annotation went into it.
+A small network (`models/evidence_net.py`) looks at a frame's motion to a few frames
+before and after it, and gives each pixel a probability. It was trained on rendered
+clips only (`imas_jax/rendered`, configs/motion.py): no annotation went into it.
 
 Whatever the clip, it works on one grid: the frame shrunk to a short side of
-`SHORT_SIDE`, on which flow counts pixels of a frame twice as large, as flow files do.
+`SHORT_SIDE`. Flow on it counts pixels of a frame twice as large, as flow files do.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
+import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from imas_jax import conventions, errors, files
 from imas_jax.flow import motion
+from imas_jax.models import evidence_net
 
 SHORT_SIDE = 120  # of the grid
-FRAME_SIDE = 240  # short side of the frame whose pixels flow counts
-OFFSETS = (1, -1, 3, -3)  # of the frames looked at, in flow gaps
-PER_SIDE = 4  # channels a look gives
+OFFSETS = (1, -1, 3, -3)  # of the frames looked at; a neighbour's twin is at number ^ 1
+LOOK = 4  # channels of a look: flow less camera x and y, round trip, change of colour
 LEAST = 0.3  # px: what moves less is mostly the flow's error
+CHANNELS = len(OFFSETS) * (LOOK + 1) + 6  # of what the network reads, see `features`
+WEIGHTS = Path(__file__).with_name("evidence.npz")
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """What is known of a frame and another.
+class Motion:
+    """Motion from one frame to another, on the grid.
 
     Attributes:
-        flow: From the frame to the other, pixels of the frame, on any grid.
-        opposite: Back, on the same grid.
-        homography: Camera motion of `flow`, in pixel indices of the frame.
-        other: The other frame.
+        flow: There, in pixels of a frame twice the grid's size.
+        opposite: Back.
+        homography: Camera motion of `flow`, in indices of the same pixels.
     """
 
-    flow: Float[np.ndarray, "hf wf 2"]
-    opposite: Float[np.ndarray, "hf wf 2"]
+    flow: Float[np.ndarray, "h w 2"]
+    opposite: Float[np.ndarray, "h w 2"]
     homography: Float[np.ndarray, "3 3"]
-    other: UInt8[np.ndarray, "h w 3"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Observation:
-    """What the network sees of a frame, before it is scaled.
+    """What the network is given of a frame, before `features` scales it.
 
     Attributes:
-        looks: By offset: flow less camera motion (x, y; of earlier frames negated),
-            how far a round trip misses, both in pixels of a frame `FRAME_SIDE` high;
-            difference of the frames once the camera is still, 0..1.
-        camera: Camera motion to the first frame looked at, the same pixels.
+        looks: `LOOK` channels an offset: flow less camera motion (x, y; of earlier
+            frames negated), by how much a round trip misses, both in pixels; change of
+            colour once the camera is held still, 0..1.
+        camera: Camera motion to the next frame, pixels.
         frame: RGB, 0..1.
-        scales: By offset: 98th percentile of the flow less camera motion.
+        scales: By offset, 98th percentile of the flow less camera motion.
     """
 
-    looks: Float[np.ndarray, "h w n*4"]
+    looks: Float[np.ndarray, "h w k"]
     camera: Float[np.ndarray, "h w 2"]
     frame: Float[np.ndarray, "h w 3"]
     scales: Float[np.ndarray, " n"]
@@ -67,90 +74,140 @@ def grid_size(frame_size: tuple[int, int]) -> tuple[int, int]:
     return round(frame_size[0] * scale), round(frame_size[1] * scale)
 
 
-def observe(
-    frame: UInt8[np.ndarray, "h w 3"], looks: Sequence[Look | None]
-) -> Observation:
-    """Gather what the network sees.
-
-    Args:
-        frame: The frame.
-        looks: By offset; one that is missing (None) takes what its neighbour saw.
-
-    Raises:
-        ValueError: If there is none at all.
-    """
+def shrink(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    """Bring a frame to the grid, 0..1."""
     size = grid_size(frame.shape[:2])
-    small = _shrunk(frame, size)
-    seen = [None if look is None else _look(small, look, frame.shape[:2]) for look in looks]
-    if seen[0] is None and seen[1] is None:
-        raise ValueError("a frame without flow to its neighbours: nothing to observe")
-    channels, scales = [], []
-    for number, offset in enumerate(OFFSETS):
-        # What lies behind moves the other way; what is missing, as its twin does.
-        known = seen[number] or seen[number ^ 1] or seen[number & 1] or seen[~number & 1]
-        source = next(i for i, s in enumerate(seen) if s is known)
-        sign = np.sign(OFFSETS[source])
-        part = known[0].copy()
-        part[..., :2] *= sign
-        channels.append(part)
-        scales.append(known[1])
-        del offset
-    first = 0 if seen[0] is not None else 1
-    camera = seen[first][2] * np.sign(OFFSETS[first])
-    return Observation(
-        np.concatenate(channels, axis=-1), camera, small, np.array(scales, np.float32)
-    )
-
-
-def _look(
-    small: Float[np.ndarray, "h w 3"], look: Look, frame_size: tuple[int, int]
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Return channels, scale and camera motion of one look, on the grid."""
-    size = small.shape[:2]
-    # Pixels of the frame -> pixels of a frame twice the grid's size.
-    unit = np.array([2 * size[1] / frame_size[1], 2 * size[0] / frame_size[0]])
-    flow, opposite = (
-        cv2.resize(f.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-        * unit.astype(np.float32)
-        for f in (look.flow, look.opposite)
-    )
-    camera = motion.background_flow(look.homography, size, frame_size)
-    camera = camera * unit.astype(np.float32)
-    residual = flow - camera
-    x, y = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in size[::-1]))
-    back = cv2.remap(
-        opposite,
-        x + flow[..., 0] / 2,
-        y + flow[..., 1] / 2,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    miss = np.linalg.norm(flow + back, axis=-1, keepdims=True)
-    there = cv2.remap(
-        _shrunk(look.other, size),
-        x + camera[..., 0] / 2,
-        y + camera[..., 1] / 2,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(-1, -1, -1),
-    )
-    change = np.abs(there - small).mean(axis=-1, keepdims=True)
-    change[there.min(axis=-1) < 0] = 0  # outside of the other frame nothing is known
-    magnitude = np.linalg.norm(residual, axis=-1)
-    scale = float(np.percentile(magnitude[::2, ::2], 98))
-    channels = np.concatenate([residual, miss, change], axis=-1)
-    return channels, max(scale, LEAST), camera
-
-
-def _shrunk(
-    frame: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
-) -> Float[np.ndarray, "h2 w2 3"]:
     small = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
     return small.astype(np.float32) / 255
 
 
+def to_grid(
+    flow: Float[np.ndarray, "hf wf 2"],
+    opposite: Float[np.ndarray, "hf wf 2"],
+    homography: Float[np.ndarray, "3 3"],
+    frame_size: tuple[int, int],
+) -> Motion:
+    """Bring a pair's flow to the grid.
+
+    Args:
+        flow: In pixels of the frame, on any grid.
+        opposite: Back, likewise.
+        homography: Camera motion of `flow`, in pixel indices of the frame.
+        frame_size: (h, w) of the frame.
+    """
+    size = grid_size(frame_size)
+    x, y = 2 * size[1] / frame_size[1], 2 * size[0] / frame_size[0]
+    unit = np.array([x, y], np.float32)
+    there, back = (
+        cv2.resize(f.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+        * unit
+        for f in (flow, opposite)
+    )
+    # Pixel i of n lies at (i + 0.5) N / n - 0.5 of N.
+    change = np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])
+    return Motion(there, back, change @ homography @ np.linalg.inv(change))
+
+
+def chain(first: Motion, second: Motion) -> Motion:
+    """Return the motion a -> c of a -> b and b -> c."""
+    return Motion(
+        first.flow + _follow(second.flow, first.flow),
+        second.opposite + _follow(first.opposite, second.opposite),
+        second.homography @ first.homography,
+    )
+
+
+def neighbours(
+    t: int, ahead: Mapping[int, Motion], behind: Mapping[int, Motion]
+) -> list[Motion | None]:
+    """Return a frame's motion to those at `OFFSETS`; None beyond the clip.
+
+    Args:
+        t: The frame.
+        ahead: By frame, its motion to the next.
+        behind: By frame, its motion to the one before.
+    """
+
+    def there(offset: int) -> Motion | None:
+        steps = ahead if offset > 0 else behind
+        on_the_way = range(t, t + offset, 1 if offset > 0 else -1)
+        if any(frame not in steps for frame in on_the_way):
+            return None
+        return functools.reduce(chain, [steps[frame] for frame in on_the_way])
+
+    return [there(offset) for offset in OFFSETS]
+
+
+def observe(
+    frame: Float[np.ndarray, "h w 3"],
+    looks: Sequence[tuple[Motion, Float[np.ndarray, "h w 3"]] | None],
+) -> Observation:
+    """Gather what the network is given.
+
+    Args:
+        frame: The frame, from `shrink`.
+        looks: By offset, the motion to another frame and that frame; None where the
+            clip ends: its place is taken by what is known.
+
+    Raises:
+        ValueError: If neither neighbour is known.
+    """
+    if looks[0] is None and looks[1] is None:
+        raise ValueError("neither neighbour of the frame is known")
+    seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for number, look in enumerate(looks):
+        if look is not None:
+            seen[number] = _look(frame, *look, backward=OFFSETS[number] < 0)
+    # First the twin, which moves the other way, then a nearer frame.
+    sources = [
+        next(n for n in (number, number ^ 1, number & 1, ~number & 1) if n in seen)
+        for number in range(len(OFFSETS))
+    ]
+    channels = np.stack([seen[source][0] for source in sources])
+    size = np.linalg.norm(channels[:, ::2, ::2, :2], axis=-1).reshape(len(OFFSETS), -1)
+    return Observation(
+        np.concatenate(list(channels), axis=-1),
+        seen[sources[0]][1],
+        frame,
+        np.maximum(np.percentile(size, 98, axis=1), LEAST).astype(np.float32),
+    )
+
+
+def _look(
+    frame: Float[np.ndarray, "h w 3"],
+    motion_there: Motion,
+    other: Float[np.ndarray, "h w 3"],
+    backward: bool,
+) -> tuple[Float[np.ndarray, "h w 4"], Float[np.ndarray, "h w 2"]]:
+    """Return the channels of a look, and camera motion; both point forward in time."""
+    h, w = frame.shape[:2]
+    flow = motion_there.flow
+    camera = motion.background_flow(motion_there.homography, (h, w), (2 * h, 2 * w))
+    miss = np.linalg.norm(flow + _follow(motion_there.opposite, flow), axis=-1)
+    there = _follow(other, camera, outside=cv2.BORDER_CONSTANT)
+    change = np.abs(there - frame).mean(axis=-1)
+    change[there.min(axis=-1) < 0] = 0  # beyond the other frame nothing is known
+    sign = np.float32(-1 if backward else 1)
+    channels = [sign * (flow - camera), miss[..., None], change[..., None]]
+    return np.concatenate(channels, axis=-1), sign * camera
+
+
+def _follow(
+    values: Float[np.ndarray, "h w k"],
+    flow: Float[np.ndarray, "h w 2"],
+    outside: int = cv2.BORDER_REPLICATE,
+) -> Float[np.ndarray, "h w k"]:
+    """Read values where flow leads; -1 or the border's value outside."""
+    h, w = flow.shape[:2]
+    x = np.arange(w, dtype=np.float32)[None] + flow[..., 0] / 2
+    y = np.arange(h, dtype=np.float32)[:, None] + flow[..., 1] / 2
+    return cv2.remap(
+        values, x, y, cv2.INTER_LINEAR, borderMode=outside, borderValue=(-1, -1, -1)
+    )
+
+
 def features(
-    looks: Float[Array, "b h w n*4"],
+    looks: Float[Array, "b h w m"],
     camera: Float[Array, "b h w 2"],
     frame: Float[Array, "b h w 3"],
     scales: Float[Array, "b n"],
@@ -158,7 +215,7 @@ def features(
     """Scale observations to what the network reads: of the order of one everywhere."""
     parts = []
     for number in range(scales.shape[-1]):
-        look = looks[..., PER_SIDE * number : PER_SIDE * (number + 1)]
+        look = looks[..., LOOK * number : LOOK * (number + 1)]
         scale = scales[:, number][:, None, None, None]
         residual, miss, change = look[..., :2], look[..., 2:3], look[..., 3:4]
         size = jnp.sqrt(jnp.square(residual).sum(axis=-1, keepdims=True) + 1e-8)
@@ -173,3 +230,76 @@ def features(
     parts.append(jnp.broadcast_to(jnp.log(scale) / 2, (*looks.shape[:3], 1)))
     parts.append(2 * frame - 1)
     return jnp.concatenate(parts, axis=-1)
+
+
+class Network:
+    """The trained network: observations in, probabilities out.
+
+    Compiles once a grid size. Safe to call from several threads.
+
+    Args:
+        variables: Of an `EvidenceNet`, as `read_weights` gives them.
+    """
+
+    def __init__(self, variables: conventions.Tree):
+        net = evidence_net.EvidenceNet(evidence_net.widths(variables))
+
+        def probability(*observed: Array) -> Array:
+            parts = (part[None] for part in observed)
+            logit = net.apply(variables, features(*parts), False)
+            return jax.nn.sigmoid(jnp.asarray(logit))[0]
+
+        self._probability = jax.jit(probability)
+
+    def __call__(self, seen: Observation) -> Float[np.ndarray, "h w"]:
+        """Return how likely each grid point moves on its own, in [0, 1]."""
+        observed = (seen.looks, seen.camera, seen.frame, seen.scales)
+        return np.asarray(self._probability(*observed))
+
+
+def load(path: Path = WEIGHTS) -> Network:
+    """Open the packaged network, or another one of configs/motion.py.
+
+    Raises:
+        UserError: If the file is missing, damaged, or holds something else.
+    """
+    return Network(read_weights(path))
+
+
+def write_weights(path: Path, variables: conventions.Tree) -> None:
+    """Store a network's variables: kernels as float16, all else as float32."""
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    short = {
+        name: np.asarray(leaf, np.float16 if name.endswith("kernel") else np.float32)
+        for name, leaf in flat.items()
+    }
+    with path.open("wb") as file:
+        np.savez(file, **short)  # type: ignore[arg-type]  # names, not options
+
+
+def read_weights(path: Path) -> conventions.Tree:
+    """Read a network's variables, float32.
+
+    Raises:
+        UserError: If the file is missing, damaged, or holds something else.
+    """
+    try:
+        flat = files.read_npz(path)
+        tree = flax.traverse_util.unflatten_dict(
+            {name: leaf.astype(np.float32) for name, leaf in flat.items()}, sep="/"
+        )
+        wanted = evidence_net.template(evidence_net.widths(tree), CHANNELS)
+        if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, wanted):
+            raise ValueError("arrays of another network")
+        return tree
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise errors.UserError(
+            f"{path} is no file of the motion evidence ({error})",
+            f"weights made by --config=configs/motion.py, as in {WEIGHTS.name}",
+            "install the package again, or name another file",
+        ) from error
+
+
+def digest(path: Path = WEIGHTS) -> str:
+    """Return what identifies the evidence of a file's weights."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

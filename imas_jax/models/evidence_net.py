@@ -1,43 +1,68 @@
 """The network of the motion evidence: a U-Net small enough for one core.
 
 Not in the paper. It reads what `flow/evidence.py` observes and knows no file; its
-weights lie in the package, made by `python -m imas_jax.main --config=configs/motion.py`.
+weights lie in the package, made by `configs/motion.py`.
 """
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from imas_jax.conventions import Tree
 from imas_jax.models import layers
 
 
 class EvidenceNet(nn.Module):
-    """Five scales, two convolutions each on the way down, one on the way up.
+    """Five scales from the grid's own down to 1/16, and back.
 
     Attributes:
         widths: Channels of each scale, finest first.
     """
 
-    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    widths: tuple[int, ...] = (8, 24, 48, 96, 128)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w k"], train: bool) -> Float[Array, "b h w"]:
+    def __call__(
+        self, x: Float[Array, "b h w k"], train: bool
+    ) -> Float[Array, "b h w"]:
         """Return the logit of "moves on its own" at each pixel."""
 
         def block(x: Array, width: int, stride: int, name: str) -> Array:
             x = layers.Conv(width, stride=stride, name=f"{name}_conv")(x)
             return nn.relu(layers.BatchNorm(name=f"{name}_bn")(x, train))
 
-        skips = []
-        for number, width in enumerate(self.widths):
-            x = block(x, width, 1 if number == 0 else 2, f"down{number}a")
-            x = block(x, width, 1, f"down{number}b")
-            skips.append(x)
-        for number in reversed(range(len(self.widths) - 1)):
-            fine = skips[number]
-            width = fine.shape[-1]
-            x = layers.Conv(width, kernel=1, name=f"up{number}_project")(x)
-            x = layers.resize(x, (fine.shape[1], fine.shape[2]))
-            x = block(jnp.concatenate([x, fine], axis=-1), width, 1, f"up{number}")
-        logit = layers.Conv(1, kernel=1, bias=True, name="logit")(x)
-        return logit[..., 0]
+        skips = [block(x, self.widths[0], 1, "down0")]
+        for number, width in enumerate(self.widths[1:], start=1):
+            x = block(skips[-1], width, 2, f"down{number}")
+            skips.append(block(x, width, 1, f"same{number}"))
+        x = skips.pop()
+        for number, fine in reversed(list(enumerate(skips))):
+            # Added skips after a 1x1 convolution, as in `unet.py`: half the arithmetic.
+            x = layers.Conv(fine.shape[-1], kernel=1, name=f"up{number}_project")(x)
+            x = fine + layers.resize(x, (fine.shape[1], fine.shape[2]))
+            x = block(x, fine.shape[-1], 1, f"up{number}")
+        return layers.Conv(1, kernel=1, bias=True, name="logit")(x)[..., 0]
+
+
+def template(widths: tuple[int, ...], channels: int) -> Tree:
+    """Return the shapes of a network's variables."""
+    x = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+    net = EvidenceNet(widths)
+    return jax.eval_shape(lambda key, x: net.init(key, x, False), jax.random.key(0), x)
+
+
+def widths(variables: Tree) -> tuple[int, ...]:
+    """Read a network's widths off its variables.
+
+    Raises:
+        KeyError: If they are of something else.
+    """
+    parameters = variables["params"]
+    count = max(
+        sum(name.endswith("_conv") and name.startswith("down") for name in parameters),
+        1,
+    )
+    return tuple(
+        parameters[f"down{number}_conv"]["kernel"].shape[-1] for number in range(count)
+    )

@@ -1,1 +1,1 @@
-"""Clips rendered to train the motion evidence on: shapes that move, with their masks."""
+"""Rendered clips to train the motion evidence on: moving shapes and their masks."""

@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from imas_jax.rendered import sheets, textures
 
-Polygon = Float[np.ndarray, "n 2"]
 MARGIN = 2  # px around a sheet's shape, so that it ends in nothing
 
 
@@ -37,10 +36,15 @@ class Skin:
     """Paints the parts of one body, most of them alike."""
 
     rng: np.random.Generator
-    texture: textures.Texture
+    texture: Float[np.ndarray, "h w 3"]
     alike: float
 
-    def cut(self, polygons: Sequence[Polygon], joint: sheets.Track, at: Polygon) -> Part:
+    def cut(
+        self,
+        polygons: Sequence[Float[np.ndarray, "n 2"]],
+        joint: sheets.Track,
+        at: Float[np.ndarray, "n 2"],
+    ) -> Part:
         """Cut shapes out of a texture; they turn about the joint `at` by `joint`."""
         corners = np.concatenate(polygons)
         low = np.floor(corners.min(axis=0)) - MARGIN
@@ -51,8 +55,10 @@ class Skin:
             cv2.fillPoly(alpha, [points], 255, cv2.LINE_AA, 4)
         image = self._paint(alpha.astype(np.float32) / 255)
 
-        def pose(time: float) -> sheets.Matrix:
-            return sheets.about(at, sheets.spin(float(joint.at(time)))) @ sheets.move(low)
+        def pose(time: float) -> Float[np.ndarray, "3 3"]:
+            return sheets.about(at, sheets.spin(float(joint.at(time)))) @ sheets.move(
+                low
+            )
 
         return Part(image, pose)
 
@@ -123,9 +129,7 @@ def figure(skin: Skin, length: float) -> list[Part]:
     arms = [limb(skin, neck, 0.36 * unit, 0.45 * wide, k * np.pi) for k in (1, 0)]
     torso = skin.cut([capsule(hip, neck, wide, wide)], swing(rng, 0.1), hip)
     top = neck + np.array([0.3 * lean, -0.13 * unit])
-    head = skin.cut(
-        [top + round_shape(rng, 0.085 * unit, 0.9)], swing(rng, 0.25), neck
-    )
+    head = skin.cut([top + round_shape(rng, 0.085 * unit, 0.9)], swing(rng, 0.25), neck)
     return [*legs[0], *arms[0], torso, *legs[1], head, *arms[1]]
 
 
@@ -198,7 +202,7 @@ def limb(
     upper = skin.cut([capsule(joint, knee, width, 0.8 * width)], thigh, joint)
     lower = skin.cut([capsule(knee, foot, 0.8 * width, 0.6 * width)], shin, knee)
 
-    def hung(time: float) -> sheets.Matrix:
+    def hung(time: float) -> Float[np.ndarray, "3 3"]:
         hold = sheets.about(joint, sheets.spin(float(thigh.at(time))))
         return hold @ lower.pose(time)
 
@@ -211,7 +215,9 @@ def swing(rng: np.random.Generator, most: float) -> sheets.Track:
     return sheets.Track(0.0, swing=size, rate=rate, phase=rng.uniform(0, 6.28))
 
 
-def round_shape(rng: np.random.Generator, radius: float, flat: float) -> Polygon:
+def round_shape(
+    rng: np.random.Generator, radius: float, flat: float
+) -> Float[np.ndarray, "n 2"]:
     """Draw a closed curve about the origin, smooth or jagged."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     reach = np.ones(72)
@@ -224,7 +230,9 @@ def round_shape(rng: np.random.Generator, radius: float, flat: float) -> Polygon
     return curve
 
 
-def capsule(a: np.ndarray, b: np.ndarray, wide_a: float, wide_b: float) -> Polygon:
+def capsule(
+    a: np.ndarray, b: np.ndarray, wide_a: float, wide_b: float
+) -> Float[np.ndarray, "n 2"]:
     """Return a segment's outline, `wide_*` pixels from its ends."""
     along = np.arctan2(*(b - a)[::-1])
     half = np.linspace(np.pi / 2, 3 * np.pi / 2, 12) + along
@@ -235,7 +243,7 @@ def capsule(a: np.ndarray, b: np.ndarray, wide_a: float, wide_b: float) -> Polyg
     return np.concatenate(ends)
 
 
-def ring(centre: np.ndarray, radius: float, inner: float) -> Polygon:
+def ring(centre: np.ndarray, radius: float, inner: float) -> Float[np.ndarray, "n 2"]:
     """Return a wheel; `inner` is the share of its radius that is empty."""
     angle = np.linspace(0, 2 * np.pi, 40)
     circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -265,7 +273,7 @@ def _sway(
     return of_part
 
 
-def _before(matrix: sheets.Matrix, part: Part) -> Part:
+def _before(matrix: Float[np.ndarray, "3 3"], part: Part) -> Part:
     return dataclasses.replace(part, pose=lambda time: matrix @ part.pose(time))
 
 

@@ -1,6 +1,7 @@
-"""What a cheap camera makes of a scene: blur, noise, flicker, compression. And the mask.
+"""What a cheap camera makes of a scene: blur, noise, flicker, compression.
 
-`render` is all a caller needs. The same seed and number give the same bytes.
+`render` is all a caller needs; it knows the mask too. The same seed and number
+give the same bytes.
 """
 
 import dataclasses
@@ -79,7 +80,9 @@ def develop(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return a frame as a file would hold it."""
     h, w = light.shape[:2]
-    image = light.astype(np.float32) * np.float32(255 * (1 + lens.flicker * rng.normal()))
+    image = light.astype(np.float32) * np.float32(
+        255 * (1 + lens.flicker * rng.normal())
+    )
     if lens.soft:
         image = cv2.GaussianBlur(image, (0, 0), lens.soft)
     if lens.shrink < 1:
@@ -87,7 +90,9 @@ def develop(
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     image += lens.noise * rng.standard_normal(image.shape, np.float32)
     levels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    _, file = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, lens.jpeg])
+    _, file = cv2.imencode(
+        ".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, lens.jpeg]
+    )
     levels = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     if lens.shrink < 1:
         levels = cv2.resize(levels, (w, h), interpolation=cv2.INTER_LINEAR)

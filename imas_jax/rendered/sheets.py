@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Kind = Literal["object", "world", "light"]
-Matrix = Float[np.ndarray, "3 3"]
-Pose = Callable[[float], Matrix]  # time -> sheet coordinates to frame coordinates
+Pose = Callable[
+    [float], Float[np.ndarray, "3 3"]
+]  # time -> sheet coordinates to frame coordinates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Track:
         """Return the value at a time."""
         sway = np.sin(self.rate * time + self.phase) - np.sin(self.phase)
         straight = np.asarray(self.start) + np.asarray(self.speed) * time
-        return straight + np.asarray(self.bend) * time**2 + np.asarray(self.swing) * sway
+        return (
+            straight + np.asarray(self.bend) * time**2 + np.asarray(self.swing) * sway
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Scene:
 
 
 def expose(scene: Scene, time: float, steps: int) -> Float[np.ndarray, "h w 3"]:
-    """Return the light of a frame: the mean of some moments while the shutter is open."""
+    """Return the light of a frame: the mean of some moments of an open shutter."""
     moments = time + scene.shutter * (np.arange(steps) - (steps - 1) / 2) / steps
     return np.mean([_compose(scene, float(t))[0] for t in moments], axis=0)
 
@@ -90,18 +93,20 @@ def object_mask(scene: Scene, time: float) -> Bool[np.ndarray, "h w"]:
     return _compose(scene, time)[1] >= 0.5
 
 
-def move(offset: np.ndarray) -> Matrix:
+def move(offset: np.ndarray) -> Float[np.ndarray, "3 3"]:
     """Return the matrix of a translation."""
     return np.array([[1.0, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]])
 
 
-def spin(angle: float, factor: float = 1.0) -> Matrix:
+def spin(angle: float, factor: float = 1.0) -> Float[np.ndarray, "3 3"]:
     """Return the matrix of a rotation about the origin and an enlargement."""
     c, s = factor * np.cos(angle), factor * np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def about(centre: np.ndarray, matrix: Matrix) -> Matrix:
+def about(
+    centre: np.ndarray, matrix: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "3 3"]:
     """Return a matrix applied about a centre."""
     return move(centre) @ matrix @ move(-np.asarray(centre))
 
@@ -143,7 +148,7 @@ def _bent(
 
 
 def _reach(
-    matrix: Matrix, sheet: tuple[int, int], frame: tuple[int, int]
+    matrix: Float[np.ndarray, "3 3"], sheet: tuple[int, int], frame: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Return (top, left), (h, w) of the pixels a sheet can touch, or None."""
     h, w = sheet

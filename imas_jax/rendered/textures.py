@@ -28,10 +28,10 @@ PHOTOGRAPHS = (
     "rocket.jpg",
 )
 
-Texture = Float[np.ndarray, "h w 3"]
 
-
-def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
+def draw_texture(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
     """Draw any texture: colours, contrast and kind are left to chance."""
     kind = KINDS[rng.choice(len(KINDS), p=SHARES)]
     image = kind(rng, size)
@@ -48,7 +48,9 @@ def draw_texture(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
-def photograph(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
+def photograph(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
     """Cut a random window, mirrored and tinted, out of a photograph."""
     photo = _read(str(rng.choice(PHOTOGRAPHS)))
     aspect = size[0] / size[1]
@@ -64,7 +66,9 @@ def photograph(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
     return np.clip(image * rng.uniform(0.75, 1.25, 3).astype(np.float32), 0, 1)
 
 
-def clouds(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
+def clouds(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
     """Mix two or three colours by noise of all scales, from fog to gravel."""
     steepness = rng.uniform(0.6, 2.2)
     first, second, third = rng.uniform(0, 1, (3, 3)).astype(np.float32)
@@ -74,8 +78,10 @@ def clouds(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
     return image
 
 
-def leaves(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
-    """Pile up shapes of all sizes ("dead leaves"): edges and areas as in photographs."""
+def leaves(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
+    """Pile up shapes of all sizes ("dead leaves"): edges as photographs have them."""
     h, w = size
     palette = rng.uniform(0, 1, (rng.integers(3, 12), 3))
     image = np.empty((h, w, 3), np.float32)
@@ -95,7 +101,9 @@ def leaves(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
     return image + 0.15 * (octaves(rng, size, 7, 0.8)[..., None] - 0.5)
 
 
-def waves(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
+def waves(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
     """Draw stripes, checks or ripples, bent by noise."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     bend = 20 * rng.uniform(0, 1) * octaves(rng, size, 4, 1.5)
@@ -109,7 +117,9 @@ def waves(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
     return np.multiply.outer(total, second - first) + first + grain
 
 
-def smooth(rng: np.random.Generator, size: tuple[int, int]) -> Texture:
+def smooth(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> Float[np.ndarray, "h w 3"]:
     """Draw sky, snow, paint: hardly anything for an optical flow to hold on to."""
     first, second = rng.uniform(0, 1, (2, 3)).astype(np.float32)
     image = np.multiply.outer(octaves(rng, size, 2, 1.5), 0.4 * (second - first))
@@ -135,7 +145,9 @@ def octaves(
     return np.clip(0.25 * total / max(float(total.std()), 1e-6) + 0.5, 0, 1)
 
 
-KINDS: tuple[Callable[[np.random.Generator, tuple[int, int]], Texture], ...] = (
+KINDS: tuple[
+    Callable[[np.random.Generator, tuple[int, int]], Float[np.ndarray, "h w 3"]], ...
+] = (
     photograph,
     leaves,
     clouds,
@@ -146,7 +158,7 @@ SHARES = (0.34, 0.26, 0.2, 0.06, 0.14)
 
 
 @functools.cache
-def _read(name: str) -> Texture:
+def _read(name: str) -> Float[np.ndarray, "h w 3"]:
     path = Path(skimage.data.__file__).parent / name
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.float32) / 255

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from imas_jax.rendered import bodies, sheets, textures
 
 REFERENCE = 240  # height that numbers below are for
-Field = Float[np.ndarray, "h w 2"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Camera:
     zoom: sheets.Track
     centre: np.ndarray
 
-    def view(self, time: float, nearness: float = 1.0) -> sheets.Matrix:
+    def view(self, time: float, nearness: float = 1.0) -> Float[np.ndarray, "3 3"]:
         """Return world (the frame at time 0) to frame coordinates."""
         turn = sheets.spin(
             float(self.roll.at(time)), float(np.exp(nearness * self.zoom.at(time)))
@@ -56,7 +55,9 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> sheets.Scene:
     for number in range(count):
         if number:
             alike = rng.random() < 0.3
-            velocity = velocity * rng.uniform(0.7, 1.3) if alike else draw_velocity(rng, unit)
+            velocity = (
+                velocity * rng.uniform(0.7, 1.3) if alike else draw_velocity(rng, unit)
+            )
         moving += draw_object(rng, size, camera, velocity, crowd=count > 2)
     hiding = int(rng.integers(1, 5)) if rng.random() < 0.35 else 0
     before = draw_standing(rng, size, camera, (1.2, 3.0), hiding)
@@ -85,7 +86,9 @@ def draw_camera(
     trembling = unit * rng.uniform(0.2, 2.5) if kind in ("hand", "free") else 0.0
     tilts = kind == "free" or (kind == "hand" and rng.random() < 0.4)
     return Camera(
-        sheets.Track(np.zeros(2), chase + drift, rng.normal(0, 0.06, 2) * (kind != "still")),
+        sheets.Track(
+            np.zeros(2), chase + drift, rng.normal(0, 0.06, 2) * (kind != "still")
+        ),
         sheets.Track(
             np.zeros(2),
             swing=trembling * rng.normal(size=2),
@@ -123,15 +126,17 @@ def draw_object(
     turn = sheets.Track(rng.normal() * 0.2, rng.normal() * 0.03 * (rng.random() < 0.4))
     growth = sheets.Track(0.0, rng.normal() * 0.012)
 
-    def body(time: float) -> sheets.Matrix:
+    def body(time: float) -> Float[np.ndarray, "3 3"]:
         scale = float(np.exp(growth.at(time)))
         own = sheets.move(path.at(time)) @ sheets.spin(float(turn.at(time)), scale)
         return camera.view(time) @ own
 
-    def posed(part: bodies.Part, between: sheets.Matrix) -> sheets.Pose:
+    def posed(part: bodies.Part, between: Float[np.ndarray, "3 3"]) -> sheets.Pose:
         return lambda time: body(time) @ between @ part.pose(time)
 
-    own = [sheets.Sheet(p.image, posed(p, np.eye(3)), "object", p.wobble) for p in parts]
+    own = [
+        sheets.Sheet(p.image, posed(p, np.eye(3)), "object", p.wobble) for p in parts
+    ]
     lights = []
     if rng.random() < 0.5:
         change, light = _shadow(rng, length)
@@ -166,7 +171,7 @@ def draw_standing(
 
         def pose(
             time: float, part: bodies.Part = part, near: float = float(near)
-        ) -> sheets.Matrix:
+        ) -> Float[np.ndarray, "3 3"]:
             return camera.view(time, near) @ part.pose(time)
 
         found.append(sheets.Sheet(part.image, pose, "world"))
@@ -208,7 +213,7 @@ def _nearness(
     rng: np.random.Generator, size: tuple[int, int], line: np.ndarray
 ) -> Float[np.ndarray, "h w"]:
     """Draw how much each pixel of the backdrop takes of the camera's motion."""
-    h, w = size
+    h = size[0]
     near = np.ones(size, np.float32)
     if rng.random() < 0.5:  # the ground comes closer towards the bottom
         depth = np.clip((np.arange(h)[:, None] - line[None]) / h, 0, None)
@@ -220,7 +225,7 @@ def _nearness(
 
 def _stir(
     rng: np.random.Generator, size: tuple[int, int], below: np.ndarray
-) -> Callable[[float], Field] | None:
+) -> Callable[[float], Float[np.ndarray, "h w 2"]] | None:
     """Draw ripples of water below the line, or leaves in the wind; or nothing."""
     chance = rng.random()
     unit = size[0] / REFERENCE
@@ -229,11 +234,13 @@ def _stir(
     if chance > 0.2:
         where = textures.octaves(rng, size, 3, 1.0) > rng.uniform(0.3, 0.8)
         weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 4 * unit)
-        grain = [textures.octaves(rng, size, int(rng.integers(3, 6)), 0.5) for _ in "xyxy"]
+        grain = [
+            textures.octaves(rng, size, int(rng.integers(3, 6)), 0.5) for _ in "xyxy"
+        ]
         fields = 4 * (np.stack(grain, -1) - 0.5) * weight[..., None]
         strength, rate = unit * rng.uniform(0.2, 1.5), rng.uniform(0.3, 1.5)
 
-        def flutter(time: float) -> Field:
+        def flutter(time: float) -> Float[np.ndarray, "h w 2"]:
             now, then = np.sin(rate * time), np.cos(rate * time)
             return np.float32(strength) * (
                 fields[..., :2] * np.float32(now) + fields[..., 2:] * np.float32(then)
@@ -248,16 +255,18 @@ def _stir(
         phase = (x * np.cos(angle) + y * np.sin(angle)) * np.float32(6.283 / length)
         waves.append((phase, rng.uniform(0.2, 2.0), unit * rng.uniform(0.1, 1.0)))
 
-    def ripple(time: float) -> Field:
+    def ripple(time: float) -> Float[np.ndarray, "h w 2"]:
         total = sum(a * np.sin(p + np.float32(rate * time)) for p, rate, a in waves)
-        return np.stack([0.6 * total * below, total * below], axis=-1).astype(np.float32)
+        return np.stack([0.6 * total * below, total * below], axis=-1).astype(
+            np.float32
+        )
 
     return ripple
 
 
 def _shadow(
     rng: np.random.Generator, length: float
-) -> tuple[sheets.Matrix, Callable[[np.ndarray], np.ndarray]]:
+) -> tuple[Float[np.ndarray, "3 3"], Callable[[np.ndarray], np.ndarray]]:
     """Draw a shadow or a reflection: a change of the body, and of its sheets."""
     foot, strength = 0.45 * length, rng.uniform(0.2, 0.6)
     mirrored = rng.random() < 0.5

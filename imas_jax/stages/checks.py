@@ -17,7 +17,7 @@ from imas_jax.stages import features
 from imas_jax.training import parallel
 
 # Stages that need neither a network nor what follows it.
-BEFORE_NETWORK = ("flow", "prepare", "tune", "score", "ablate", "each")
+BEFORE_NETWORK = ("flow", "prepare", "tune", "score", "ablate", "each", "evidence")
 
 
 def check(config: ConfigDict, goal: str) -> None:

@@ -1,0 +1,75 @@
+import dataclasses
+
+import clip_writer
+import numpy as np
+import pytest
+
+from imas_jax.data import clips
+from imas_jax.flow import evidence
+from imas_jax.stages import flow, motion_evidence
+
+COUNT = 9
+
+
+@pytest.fixture(scope="module")
+def network():
+    return evidence.load()
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evidence")
+    clip_writer.write_clip(root / "frames" / "dog", COUNT)
+    config = clip_writer.config(root / "frames")
+    (clip,) = clips.find_clips(config.data)
+    flow.run(config, (clip,), root / "flow")
+    return clip, flow.flow_folder(config, root / "flow")
+
+
+def test_every_frame_gets_probabilities_at_the_clips_size(setup, network):
+    clip, folder = setup
+    found = list(motion_evidence.of_clip(network, folder, clip, 1))
+    assert len(found) == COUNT
+    for likely in found:
+        assert likely.shape == clip.size
+        assert likely.dtype == np.float32
+        assert likely.min() >= 0
+        assert likely.max() <= 1
+
+
+def test_the_window_gives_what_the_whole_clip_would(setup):
+    clip, folder = setup
+    ahead, behind = {}, {}
+    for t in range(COUNT - 1):
+        there, back = (folder.read(clip.name, t, d) for d in ("forward", "backward"))
+        ahead[t] = evidence.to_grid(there.flow, back.flow, there.homography, clip.size)
+        behind[t + 1] = evidence.to_grid(
+            back.flow, there.flow, back.homography, clip.size
+        )
+    window = motion_evidence._Window(folder, clip, 1, 0, COUNT)
+    small = [evidence.shrink(clip.read(t)) for t in range(COUNT)]
+    for t in range(COUNT):
+        found = window.observe(t)
+        motions = evidence.neighbours(t, ahead, behind)
+        looks = [
+            None if m is None else (m, small[t + offset])
+            for offset, m in zip(evidence.OFFSETS, motions, strict=True)
+        ]
+        expected = evidence.observe(small[t], looks)
+        for name, value in vars(expected).items():
+            np.testing.assert_array_equal(getattr(found, name), value)
+        assert len(window._frames) <= 2 * motion_evidence.REACH + 1
+
+
+def test_nothing_is_read_across_a_cut(setup, network):
+    clip, folder = setup
+    cut = dataclasses.replace(clip, cuts=(4, 5))
+    whole = list(motion_evidence.of_clip(network, folder, clip, 1))
+    parts = list(motion_evidence.of_clip(network, folder, cut, 1))
+    assert len(parts) == COUNT
+    assert not parts[4].any()  # a shot of one frame
+    assert not np.array_equal(parts[3], whole[3])
+    first = dataclasses.replace(clip, frames=clip.frames[:4])
+    alone = list(motion_evidence.of_clip(network, folder, first, 1))
+    for one, other in zip(parts[:4], alone, strict=True):
+        np.testing.assert_array_equal(one, other)
