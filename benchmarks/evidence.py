@@ -1,6 +1,6 @@
 r"""What the learned motion evidence is worth beside Otsu's threshold, clip by clip.
 
-    python benchmarks/evidence.py --root=DAVIS-240p --out=benchmarks/results/evidence.json
+    python benchmarks/evidence.py --root=DAVIS-240p [--out=FILE.json]
         [--weights=raft-small.pth] [--evidence=runs/motion/evidence/evidence.npz]
 
 J of every `stride`-th frame against annotations, which are read here and nowhere the
@@ -122,3 +122,7 @@ def all_of(config: ConfigDict) -> ConfigDict:
     config.data.update({"layout": "davis", "split": "", "sequences": ()})
     config.data.partial = True
     return config
+
+
+if __name__ == "__main__":
+    app.run(main)
