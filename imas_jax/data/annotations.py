@@ -2,12 +2,12 @@
 
 Every object of a frame is merged into one foreground mask (FACTS.md):
 
-- davis, youtube_vos: `Annotations/<resolution>/<clip>/<frame>.png`; grey above 127, or
-  any object number of a palette image;
-- segtrackv2: `GroundTruth/<clip>/` for one object or `GroundTruth/<clip>/<object>/` for
-  several: the union of grey above 127 (edges are anti-aliased);
-- fbms59: `GroundTruth/` of about every 20th frame; rules at `_fbms_paths`;
-- folders, folder, video: no annotations.
+- DAVIS16, YouTube-VOS: grey above 127, or any object number of a palette image;
+- SegTrackv2: the union over objects of grey above 127 (edges are anti-aliased);
+- FBMS59: rules at `_fbms_paths`;
+- clips of one's own have no annotations.
+
+Where files lie and which of these rules holds is in `datasets.py`.
 
 Number 255 of a palette image is void, as in the VOC and DAVIS palettes: neither object
 nor background, and not scored. (Where the palette shows it white it is the object: a
@@ -28,11 +28,8 @@ from PIL import Image
 from imas_jax import errors
 from imas_jax.data import clips as clips_lib
 from imas_jax.data import layouts
+from imas_jax.data.datasets import DATASETS, GroundTruth
 
-# Grey above which an FBMS59 pixel is an object (peers' readers; two shots differ).
-FBMS_THRESHOLD = 0.1
-FBMS_THRESHOLDS = {"marple7": 0.05, "marple2": 0.4}
-COMPLETE = ("davis", "segtrackv2")  # every frame is annotated
 VOID = 255  # of palette images
 FBMS_WHITE = 0.99  # in colour annotations white is background
 
@@ -50,7 +47,7 @@ class Annotation:
 
     paths: tuple[Path, ...]
     rule: Literal["grey", "fbms", "fbms_colour"] = "grey"
-    threshold: float = FBMS_THRESHOLD
+    threshold: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +90,13 @@ def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
     matched = [_match(data, clip) for clip in clips]
     if not any(frames for frames, _ in matched):
         return
-    layout, problems = layouts.resolve(data), errors.ProblemList()
+    form, problems = _form(data), errors.ProblemList()
+    assert form is not None  # there are annotations
     for clip, (frames, lonely) in zip(clips, matched, strict=True):
         for path in lonely if not data.partial else ():
             problems.add(path, "annotates a frame that is not there")
         bare = [f.name for f in clip.frames if f.index not in frames]
-        if bare and layout in COMPLETE and not data.partial:
+        if bare and form.complete and not data.partial:
             some = ", ".join(bare[:5])
             problems.add(clip.name, f"{len(bare)} frame(s) without annotation: {some}")
         for index, annotation in frames.items():
@@ -107,7 +105,7 @@ def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
             except errors.UserError as error:
                 problems.add(clip.name, error.found)
                 continue
-            if layout == "davis" and shape != clip.native_size:
+            if form.sized and shape != clip.native_size:
                 where = annotation.paths[0]
                 problems.add(where, f"is {shape} (h, w), frame {index} is not")
     problems.raise_if_any(
@@ -146,24 +144,39 @@ def read_truth(annotation: Annotation) -> Truth:
     return Truth(foreground, void & ~foreground if void.any() else None)
 
 
+def _form(data: ConfigDict) -> GroundTruth | None:
+    """Return what the ground truth of a data set looks like, if there is any."""
+    dataset = DATASETS.get(layouts.resolve(data))
+    return dataset.truth if dataset else None
+
+
 def _match(data: ConfigDict, clip: clips_lib.Clip) -> Matched:
-    """Match a clip's frames with the files of its layout."""
-    root, layout = Path(data.root), layouts.resolve(data)
-    if layout == "davis":
-        folder = root / "Annotations" / layouts.davis_resolution(data) / clip.name
-        return _by_stem(clip, (folder,))
-    if layout == "youtube_vos":
-        bases = (root / "train" / "Annotations", root / "Annotations")
-        return _by_stem(clip, tuple(b / clip.name for b in bases if b.is_dir())[:1])
-    if layout == "segtrackv2":
-        folder = root / "GroundTruth" / clip.name
-        objects = [p for p in folder.glob("*") if p.is_dir()]
-        return _by_stem(clip, tuple(sorted(objects)) or (folder,))
-    if layout == "fbms59":
-        path = clip.frames[0].path
-        assert path is not None
-        return _by_number(clip, path.parent / "GroundTruth")
-    return {}, []
+    """Match a clip's frames with the files of its data set."""
+    form = _form(data)
+    if form is None:
+        return {}, []
+    folder = _folder(form, data, clip)
+    if form.form == "fbms":
+        return _by_number(form, clip, folder)
+    objects = [p for p in folder.glob("*") if p.is_dir()] if form.objects else []
+    return _by_stem(clip, tuple(sorted(objects)) or (folder,))
+
+
+def _folder(form: GroundTruth, data: ConfigDict, clip: clips_lib.Clip) -> Path:
+    """Return where a clip's annotations lie, or would."""
+    base = Path(data.root)
+    if form.within == "frames":
+        first = clip.frames[0].path
+        assert first is not None  # no published data set is of films
+        base = first.parent
+    resolution = ""
+    if any("{resolution}" in folder for folder in form.folders):
+        resolution = layouts.davis_resolution(data)
+    folders = [
+        base / folder.format(clip=clip.name, resolution=resolution)
+        for folder in form.folders
+    ]
+    return next((path for path in folders if path.parent.is_dir()), folders[-1])
 
 
 def _by_stem(clip: clips_lib.Clip, folders: tuple[Path, ...]) -> Matched:
@@ -181,11 +194,11 @@ def _by_stem(clip: clips_lib.Clip, folders: tuple[Path, ...]) -> Matched:
     return frames, [paths[0] for paths in files.values()]
 
 
-def _by_number(clip: clips_lib.Clip, folder: Path) -> Matched:
+def _by_number(form: GroundTruth, clip: clips_lib.Clip, folder: Path) -> Matched:
     """Match by the number in the file name: positions would be wrong in some shots."""
     number_of = {_number(f.name, clip.name): f.index for f in clip.frames}
     paths, rule = _fbms_paths(folder)
-    threshold = FBMS_THRESHOLDS.get(clip.name, FBMS_THRESHOLD)
+    threshold = form.thresholds.get(clip.name, form.threshold)
     frames: dict[int, Annotation] = {}
     lonely = []
     for path in paths:

@@ -14,20 +14,9 @@ from ml_collections import ConfigDict
 
 from imas_jax import errors
 from imas_jax.data import images, layouts
+from imas_jax.data.datasets import DATASETS
 
 SHORTEST_SIDE = 16  # px: below it no flow estimator works
-
-# Sequences and frames as published (FACTS.md); checked where a copy claims to be one.
-PUBLISHED_DAVIS = {"trainval": (50, 3455), "train": (30, 2079), "val": (20, 1376)}
-PUBLISHED_DAVIS_RESOLUTIONS = ("480p", "1080p")
-PUBLISHED = {
-    ("segtrackv2", ""): (14, 976),
-    ("fbms59", ""): (59, 13860),
-    ("fbms59", "trainval"): (59, 13860),
-    ("fbms59", "train"): (29, 0),
-    ("fbms59", "val"): (30, 0),
-    ("fbms59", "test"): (30, 0),
-}
 
 
 def check_counts(
@@ -40,12 +29,13 @@ def check_counts(
     if data.sequences:
         return
     layout = layouts.resolve(data)
-    expected = PUBLISHED.get((layout, "" if layout == "segtrackv2" else split))
-    if (
-        layout == "davis"
-        and layouts.davis_resolution(data) in PUBLISHED_DAVIS_RESOLUTIONS
-    ):
-        expected = PUBLISHED_DAVIS.get(split)
+    dataset = DATASETS.get(layout)
+    if dataset is None:
+        return
+    if dataset.counted and layouts.davis_resolution(data) not in dataset.counted:
+        return
+    divided = dataset.splits or dataset.lists
+    expected = dataset.counts.get(split if divided else "")
     if expected is None:
         return
     clips, frames = len(listings), sum(len(x.paths) for x in listings)

@@ -1,11 +1,8 @@
-"""Where each dataset keeps its frames: folder names only, no pixels, no annotations.
+"""Where clips keep their frames: folder names only, no pixels, no annotations.
 
 | layout | tree |
 |---|---|
-| davis | `JPEGImages/<resolution>/<clip>/`, lists in `ImageSets/<resolution>/` |
-| segtrackv2 | `JPEGImages/<clip>/`, any image type |
-| fbms59 | `Trainingset/<clip>/` and `Testset/<clip>/` |
-| youtube_vos | `train_all_frames/JPEGImages/<clip>/` |
+| davis, segtrackv2, fbms59, youtube_vos | a published data set's (`datasets.py`) |
 | folders | `<clip>/` |
 | folder | frames right in the root: one clip |
 | video | the root is a file (`video.py`) |
@@ -15,6 +12,7 @@
 
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +21,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax import errors
-from imas_jax.data import images
+from imas_jax.data import datasets, images
+from imas_jax.data.datasets import Dataset
 
 OF_FILMS = ("video", "videos")  # layouts whose listings name a video file each
 FILMS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif")
@@ -173,10 +172,33 @@ def _films(folder: Path) -> list[Path]:
     )
 
 
+def _published(dataset: Dataset, data: ConfigDict, split: str) -> list[Listing]:
+    """List a published data set; image sets it does not have are ignored."""
+    parts: Sequence[int] = range(len(dataset.parts))
+    if dataset.splits:
+        if split not in dataset.splits:
+            raise errors.UserError(
+                f"{dataset.title} split {split!r}",
+                f"one of {', '.join(filter(None, dataset.splits))}",
+                suggestion(split, list(dataset.splits)),
+            )
+        parts = dataset.splits[split]
+    listings: list[Listing] = []
+    for spellings in (dataset.parts[part] for part in parts):
+        folders = [Path(data.root) / spelling for spelling in spellings]
+        found = [folder for folder in folders if folder.is_dir()]
+        expected = " or ".join(f"{spelling}/<clip>/" for spelling in spellings)
+        listings += map(
+            folder_listing, _subfolders((found or folders[:1])[-1], expected)
+        )
+    return listings
+
+
 def _davis(data: ConfigDict, split: str) -> list[Listing]:
     root, resolution = Path(data.root), davis_resolution(data)
-    frames = root / "JPEGImages" / resolution
-    lists = [root / "ImageSets" / d for d in (resolution, "2016", "2017", ".")]
+    ((spelling,),) = datasets.DAVIS16.parts
+    frames = root / spelling.format(resolution=resolution)
+    lists = [root / d.format(resolution=resolution) for d in datasets.DAVIS16.lists]
     found = [d / f"{split}.txt" for d in lists if (d / f"{split}.txt").is_file()]
     if not split:
         return [folder_listing(p) for p in _subfolders(frames, "one folder a clip")]
@@ -205,52 +227,6 @@ def _read_image_set(file: Path, root: Path, frames: Path) -> list[Listing]:
         path = root / words[0].lstrip("/")
         clips.setdefault(path.parent.name, []).append(path)
     return [Listing(name, tuple(paths)) for name, paths in clips.items()]
-
-
-def _segtrackv2(data: ConfigDict, split: str) -> list[Listing]:
-    del split  # SegTrackv2 has none: every sequence trains and is scored
-    folders = _subfolders(Path(data.root) / "JPEGImages", "JPEGImages/<clip>/")
-    return [folder_listing(p) for p in folders]
-
-
-FBMS_SPLITS = {
-    "train": ("Trainingset",),
-    "val": ("Testset",),
-    "test": ("Testset",),
-    "trainval": ("Trainingset", "Testset"),
-    "": ("Trainingset", "Testset"),
-}
-
-
-def _fbms59(data: ConfigDict, split: str) -> list[Listing]:
-    if split not in FBMS_SPLITS:
-        raise errors.UserError(
-            f"FBMS59 split {split!r}",
-            f"one of {', '.join(filter(None, FBMS_SPLITS))}",
-            suggestion(split, list(FBMS_SPLITS)),
-        )
-    return [
-        folder_listing(folder)
-        for part in FBMS_SPLITS[split]
-        for folder in _subfolders(fbms_part(data, part), f"{part}/<clip>/")
-    ]
-
-
-def fbms_part(data: ConfigDict, part: str) -> Path:
-    """Return the folder of Trainingset or Testset under its published spellings."""
-    root = Path(data.root)
-    spellings = (part, part.replace("set", "Set"), f"{part.replace('set', 'Set')}/Data")
-    found = [root / s for s in spellings if (root / s).is_dir()]
-    return found[-1] if found else root / part
-
-
-def _youtube_vos(data: ConfigDict, split: str) -> list[Listing]:
-    del split  # trained on train_all_frames, never scored by the paper
-    root = Path(data.root)
-    folder = root / "train_all_frames" / "JPEGImages"
-    folder = folder if folder.is_dir() else root / "JPEGImages"
-    found = _subfolders(folder, "train_all_frames/JPEGImages/<clip>/")
-    return [folder_listing(p) for p in found]
 
 
 def _folders(data: ConfigDict, split: str) -> list[Listing]:
@@ -293,9 +269,9 @@ def _videos(data: ConfigDict, split: str) -> list[Listing]:
 
 LAYOUTS: dict[str, Callable[[ConfigDict, str], list[Listing]]] = {
     "davis": _davis,
-    "segtrackv2": _segtrackv2,
-    "fbms59": _fbms59,
-    "youtube_vos": _youtube_vos,
+    "segtrackv2": functools.partial(_published, datasets.SEGTRACKV2),
+    "fbms59": functools.partial(_published, datasets.FBMS59),
+    "youtube_vos": functools.partial(_published, datasets.YOUTUBE_VOS),
     "folders": _folders,
     "folder": _folder,
     "video": _video,

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.data import annotations, images, layouts
 from imas_jax.data.clips import Clip
+from imas_jax.data.datasets import DATASETS
 from imas_jax.evaluation import protocol, tables
 from imas_jax.progress import progress
 from imas_jax.runs.records import digest
@@ -116,7 +117,8 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
 
 def empty_rule(config: ConfigDict) -> protocol.Empty:
     """Return what a frame scores in which both masks are empty (the authors' tools)."""
-    return "skip" if config.data.layout in ("segtrackv2", "fbms59") else "one"
+    dataset = DATASETS.get(config.data.layout)
+    return dataset.truth.absent if dataset else "one"
 
 
 def read_entries(run: Run) -> tuple[protocol.Entry, ...]:
