@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 
@@ -41,9 +40,7 @@ def names(golden, ending):
 )
 def test_full_frames_get_the_authors_labels(golden, authors, record, recipe, preset):
     for frame in names(golden, "/sha1_rgb"):
-        digest = golden[f"{frame}/sha1_rgb"]
-        (file,) = (authors.folder / "frames").glob(f"{digest}.*")
-        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        image = authors.frame(str(golden[f"{frame}/sha1_rgb"]))
         mask = (golden[f"{frame}/degraded_mask_u8"] / 255).astype(np.float32)
         bits = golden[f"{frame}/{recipe}_labels_bits"]
         labels = authors.recipe.unpack(bits, mask.shape)
