@@ -53,14 +53,16 @@ def compare(
     For `frame_mean` whole sequences are drawn and weigh as many frames as they have.
 
     Raises:
-        ValueError: If the two were scored on other sequences or other frames.
+        ValueError: If the two were scored on other sequences, or on other frames that
+            the protocol averages.
     """
     names = [score.name for score in reference.scores]
     if names != [score.name for score in other.scores]:
         raise ValueError(f"{other.label} and {reference.label}: other sequences")
     differences, weights, kept = [], [], []
     for a, b in zip(reference.scores, other.scores, strict=True):
-        if a.frames != b.frames:
+        frames = [np.array(s.frames)[s.kept(which)].tolist() for s in (a, b)]
+        if frames[0] != frames[1] or a.lacks(which) or b.lacks(which):
             raise ValueError(f"{other.label} and {reference.label}: {a.name} differs")
         before, after = (
             protocol.sequence_statistics(score, which, empty) for score in (a, b)
@@ -97,27 +99,25 @@ def on_common_frames(
 
     Returns:
         The entries on their common sequences and frames, in the first one's order; and
-        a line for each entry that had more.
+        a line if some had more.
     """
     frames = {score.name: set(score.frames) for score in entries[0].scores}
+    seen = {name: set(there) for name, there in frames.items()}
     for entry in entries[1:]:
         there = {score.name: set(score.frames) for score in entry.scores}
         frames = {name: frames[name] & there[name] for name in frames if name in there}
-    kept, notes = [], []
+        for name, some in there.items():
+            seen.setdefault(name, set()).update(some)
+    kept = []
     for entry in entries:
         scores = {score.name: score for score in entry.scores}
         common = tuple(scores[name].only(frames[name]) for name in frames)
-        left_out = [name for name in scores if name not in frames]
-        count = sum(len(s.frames) for s in entry.scores)
-        if left_out or count > sum(len(s.frames) for s in common):
-            where = f" and {', '.join(left_out)}" if left_out else ""
-            total = sum(len(score.frames) for score in common)
-            notes.append(
-                f"{entry.label}: {total} of {count} frames are common to all; the "
-                f"others{where} do not count"
-            )
         kept.append(dataclasses.replace(entry, scores=common))
-    return tuple(kept), tuple(notes)
+    total, count = (sum(map(len, some.values())) for some in (frames, seen))
+    if total == count:
+        return tuple(kept), ()
+    line = f"{total} of {count} frames have a mask in every folder: the others do not "
+    return tuple(kept), (line + "count",)
 
 
 def comparison_table(

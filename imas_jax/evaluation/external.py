@@ -5,7 +5,7 @@ the same numbers bit for bit.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,12 +27,11 @@ class FolderScore:
 
     Attributes:
         scores: One a sequence.
-        differences: What was accepted and should be known, a line each: sequences or
-            frames that are on one side only, masks that were resized.
+        notes: What is odd about the masks, a line each.
     """
 
     scores: tuple[protocol.SequenceScore, ...]
-    differences: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def check_folder(
@@ -40,14 +39,17 @@ def check_folder(
 ) -> tuple[str, ...]:
     """Look at every mask that will be scored before any is.
 
+    Masks of frames that some protocol drops may be missing: flow methods leave none of
+    a sequence's last frame.
+
     Args:
         masks: The folder.
         data: The data set, `config.data`.
         clips: The clips to score.
-        partial: Whether missing masks are accepted.
+        partial: Whether any mask may be missing.
 
     Returns:
-        One line a difference that was accepted; see `mask_folders.check_complete`.
+        A line each for masks that are missing and for sequences without annotation.
 
     Raises:
         UserError: If no clip is annotated, masks are missing, or some cannot be read;
@@ -60,7 +62,7 @@ def check_folder(
             "annotations to score against",
             "give the whole data set with data.root, or another evaluate.split",
         )
-    differences = mask_folders.check_complete(masks, expected, partial)
+    lines = list(_missing(masks, clips, expected, partial))
     problems = errors.ProblemList()
     for name, frames in expected.items():
         for path in filter(None, (masks.find(name, frame) for frame in frames)):
@@ -71,39 +73,36 @@ def check_folder(
     problems.raise_if_any(
         f"masks in {masks.root}", "complete image files", "write these masks again"
     )
-    return differences
+    if extra := sorted(set(masks.files) - set(expected)):
+        lines.append(f"{_some(extra, 10)}: masks, but no annotation; not scored")
+    return tuple(lines)
 
 
 def score_folder(
-    masks: MaskFolder,
-    data: ConfigDict,
-    clips: Sequence[Clip],
-    partial: bool = False,
-    boundary: bool = True,
+    masks: MaskFolder, data: ConfigDict, clips: Sequence[Clip], partial: bool = False
 ) -> FolderScore:
-    """Score the annotated frames of the clips.
+    """Score the annotated frames of the clips, after `check_folder`.
 
     Args:
         masks: The folder; see `mask_folders.open_masks`.
         data: The data set, `config.data`.
         clips: The clips to score; those without annotations are passed over.
-        partial: Whether to score what is there when masks are missing.
-        boundary: False leaves F out.
+        partial: Whether to score what is there as if nothing were missing.
 
     Raises:
-        UserError: As `check_folder`, or if a mask contradicts the folder's encoding.
+        UserError: If a mask contradicts the folder's encoding.
     """
-    differences = check_folder(masks, data, clips, partial)
-    there = [clip for clip in clips if _expected(data, [clip])]
+    expected = _expected(data, clips)
+    there = [clip for clip in clips if clip.name in expected]
     there = [clip for clip in there if clip.name in masks.files]
     scores, notes = [], _Notes()
-    label = f"scoring {masks.root.name}"
-    for clip in progress(there, len(there), label, "clip"):
+    for clip in progress(there, len(there), f"scoring {masks.root.name}", "clip"):
         pairs = notes.watch(_pairs(masks, data, clip), masks, clip)
-        scores.append(
-            protocol.score_sequence(clip.name, len(clip.frames), pairs, boundary)
-        )
-    return FolderScore(tuple(scores), (*differences, *notes.lines()))
+        score = protocol.score_sequence(clip.name, len(clip.frames), pairs)
+        gone = masks.missing({clip.name: expected[clip.name]}).get(clip.name, [])
+        lost = [t for t, f in enumerate(clip.frames) if f.name in gone and not partial]
+        scores.append(dataclasses.replace(score, missing=tuple(lost)))
+    return FolderScore(tuple(scores), tuple(notes.lines()))
 
 
 def _expected(data: ConfigDict, clips: Sequence[Clip]) -> dict[str, list[str]]:
@@ -116,6 +115,60 @@ def _expected(data: ConfigDict, clips: Sequence[Clip]) -> dict[str, list[str]]:
     }
 
 
+def _missing(
+    masks: MaskFolder,
+    clips: Sequence[Clip],
+    expected: Mapping[str, Sequence[str]],
+    partial: bool,
+) -> Iterator[str]:
+    """Say in one line which masks are missing, or refuse."""
+    missing = masks.missing(expected)
+    without = [p for p in protocol.PROTOCOLS if not _needs(p, clips, missing)]
+    told, problems = [], errors.ProblemList()
+    for name, frames in missing.items():
+        count = len(expected[name])
+        if name not in masks.files:
+            told.append(f"{name}: all {count}")
+            problems.add(name, f"no masks at all, {count} annotated frames")
+            continue
+        some = _some(frames, 5)
+        told.append(f"{name} {some}")
+        problems.add(name, f"{len(frames)} of {count} missing: {some}")
+    if not without and not partial:
+        problems.raise_if_any(
+            f"masks in {masks.root}",
+            "a mask of every annotated frame; the first and last of a sequence may be "
+            "missing",
+            "add them, or score what is there with evaluate.partial=True",
+        )
+    if told:
+        count, total = (sum(map(len, x.values())) for x in (missing, expected))
+        line = f"{count} of {total} annotated frames have no mask ({_some(told, 3)})"
+        if not partial:
+            line += f"; only what drops them is scored: {', '.join(without)}"
+        yield line
+
+
+def _needs(
+    which: protocol.Protocol,
+    clips: Sequence[Clip],
+    missing: Mapping[str, Sequence[str]],
+) -> bool:
+    """Tell whether a protocol averages any of the missing frames."""
+    return any(
+        protocol.averages(which, t, len(clip.frames))
+        for clip in clips
+        for t, frame in enumerate(clip.frames)
+        if frame.name in missing.get(clip.name, ())
+    )
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    """List the first names."""
+    more = f", ... ({len(names)})" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
 def _pairs(
     masks: MaskFolder, data: ConfigDict, clip: Clip
 ) -> Iterator[protocol.FramePair]:
@@ -123,7 +176,7 @@ def _pairs(
     for t, annotation in annotations.annotated_frames(data, clip).items():
         name = clip.frames[t].name
         if masks.find(clip.name, name) is None:
-            continue  # `check_complete` listed it, and was told to go on
+            continue  # `check_folder` told of it
         truth = annotations.read_truth(annotation)
         size = (truth.foreground.shape[0], truth.foreground.shape[1])
         mask = masks.read(clip.name, name, size)

@@ -55,6 +55,14 @@ class MaskFolder:
         same = [path for name, path in files.items() if _number(name) == number]
         return same[0] if number is not None and len(same) == 1 else None
 
+    def missing(self, expected: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Return the expected frames, by sequence, that have no mask."""
+        gone = {
+            name: [frame for frame in frames if self.find(name, frame) is None]
+            for name, frames in expected.items()
+        }
+        return {name: frames for name, frames in gone.items() if frames}
+
     def read(
         self, sequence: str, frame: str, size: tuple[int, int]
     ) -> Bool[np.ndarray, "h w"]:
@@ -142,45 +150,6 @@ def open_masks(
     if encoding == "labels" and label:
         _check_label(root, samples, label)
     return MaskFolder(root, files, encoding, threshold, label)
-
-
-def check_complete(
-    masks: MaskFolder, expected: Mapping[str, Sequence[str]], partial: bool = False
-) -> tuple[str, ...]:
-    """Compare a folder with what is annotated.
-
-    Args:
-        masks: The folder.
-        expected: Names of the annotated frames of every sequence.
-        partial: Whether missing frames and sequences are accepted.
-
-    Returns:
-        One line a difference that was accepted: with `partial` what is missing, and
-        which sequences have masks but no annotation.
-
-    Raises:
-        UserError: Listing every missing sequence and frame, unless `partial`.
-    """
-    problems = errors.ProblemList()
-    for name, frames in expected.items():
-        if name not in masks.files:
-            problems.add(name, f"no masks at all, {len(frames)} annotated frames")
-            continue
-        missing = [frame for frame in frames if masks.find(name, frame) is None]
-        if missing:
-            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            problems.add(name, f"{len(missing)} of {len(frames)} missing: {shown}")
-    if not partial:
-        problems.raise_if_any(
-            f"masks in {masks.root}",
-            "a mask of every annotated frame",
-            "add them, or score what is there with evaluate.partial=True",
-        )
-    extra = sorted(set(masks.files) - set(expected))
-    if not extra:
-        return tuple(problems.problems)
-    shown = ", ".join(extra[:10]) + (f", ... ({len(extra)})" if extra[10:] else "")
-    return (*problems.problems, f"{shown}: masks, but no annotation; not scored")
 
 
 def read_values(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ Tables of the results are `evaluation/tables.py`.
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -62,6 +62,8 @@ class SequenceScore:
         jaccard: J of each, in [0, 1].
         boundary: F of each, in [0, 1]; NaN where it was not asked for.
         both_empty: Whether prediction and annotation were both empty.
+        missing: Positions of annotated frames without a mask (an empty mask is one).
+            A protocol that averages any of them has no number for the sequence.
     """
 
     name: str
@@ -70,13 +72,15 @@ class SequenceScore:
     jaccard: tuple[float, ...]
     boundary: tuple[float, ...]
     both_empty: tuple[bool, ...]
+    missing: tuple[int, ...] = ()
 
-    def kept(self, protocol: Protocol, empty: Empty) -> np.ndarray:
+    def lacks(self, protocol: Protocol) -> bool:
+        """Tell whether a frame is missing that a protocol averages."""
+        return any(averages(protocol, frame, self.length) for frame in self.missing)
+
+    def kept(self, protocol: Protocol, empty: Empty = "one") -> np.ndarray:
         """Tell which of `frames` a protocol averages."""
-        frames = np.array(self.frames, int)
-        keep = np.ones(len(frames), bool)
-        if protocol == "official":
-            keep &= (frames > 0) & (frames < self.length - 1)
+        keep = np.array([averages(protocol, f, self.length) for f in self.frames], bool)
         if empty == "skip":
             keep &= ~np.array(self.both_empty, bool)
         return keep
@@ -109,6 +113,10 @@ class Entry:
     scores: tuple[SequenceScore, ...]
     binarization: str = ""
 
+    def has(self, protocol: Protocol) -> bool:
+        """Tell whether there is a mask of every frame that a protocol averages."""
+        return not any(score.lacks(protocol) for score in self.scores)
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -125,6 +133,11 @@ class Summary:
     boundary: metrics.Statistics
     sequences: int
     frames: int
+
+
+def averages(protocol: Protocol, frame: int, length: int) -> bool:
+    """Tell whether a protocol averages a frame of a clip of `length` frames."""
+    return protocol != "official" or 0 < frame < length - 1
 
 
 def score_sequence(
@@ -176,62 +189,15 @@ def score_sequence(
     )
 
 
-def score(
-    predictions: Mapping[str, Sequence[np.ndarray]],
-    truth: Mapping[str, Mapping[int, np.ndarray]],
-    boundary: bool = True,
-) -> tuple[SequenceScore, ...]:
-    """Score masks that are all in memory; `score_sequence` is the streaming form.
-
-    Args:
-        predictions: Of each sequence, one bool `(h, w)` mask for every frame.
-        truth: Of each sequence, annotations by frame position.
-        boundary: False leaves F out.
-
-    Raises:
-        UserError: If the two name different sequences, or sizes differ.
-    """
-    check_sequences(predictions, truth)
-    return tuple(
-        score_sequence(
-            name,
-            len(predictions[name]),
-            (
-                FramePair(i, predictions[name][i], mask)
-                for i, mask in truth[name].items()
-            ),
-            boundary,
-        )
-        for name in truth
-    )
-
-
-def check_sequences(found: Iterable[str], expected: Iterable[str]) -> None:
-    """Refuse to compare two sets of sequences that are not the same.
-
-    Raises:
-        UserError: Naming what is on one side only.
-    """
-    problems = errors.ProblemList()
-    for name in sorted(set(expected) - set(found)):
-        problems.add(name, "annotated, but there are no masks of it")
-    for name in sorted(set(found) - set(expected)):
-        problems.add(name, "has masks, but is not among the annotated sequences")
-    problems.raise_if_any(
-        "sequences to score",
-        "masks and annotations of the same sequences",
-        "name the sequences with data.sequences or evaluate.split, or add the masks",
-    )
-
-
 def sequence_statistics(
     score: SequenceScore, protocol: Protocol, empty: Empty = "one"
 ) -> Summary:
-    """Summarise one sequence; NaN where a protocol leaves no frame of it."""
+    """Summarise one sequence; NaN where a protocol keeps no frame, or lacks one."""
     keep = score.kept(protocol, empty)
+    known = keep & (not score.lacks(protocol))
     return Summary(
-        metrics.statistics(np.array(score.jaccard)[keep]),
-        metrics.statistics(np.array(score.boundary)[keep]),
+        metrics.statistics(np.array(score.jaccard)[known]),
+        metrics.statistics(np.array(score.boundary)[known]),
         sequences=int(keep.any()),
         frames=int(keep.sum()),
     )
@@ -242,7 +208,8 @@ def summarize(
 ) -> Summary:
     """Average over sequences, or over all frames, as the protocol says.
 
-    A sequence without a single averaged frame is left out of the means.
+    A sequence without a single averaged frame is left out of the means; one that lacks
+    a frame leaves none.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol {protocol!r}; known: {PROTOCOLS}")

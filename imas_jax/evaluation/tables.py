@@ -236,7 +236,7 @@ def _notes(entries: Sequence[Entry], empty: Empty) -> tuple[str, ...]:
     if any(entry.kind == "oracle" for entry in entries):
         notes.append(ORACLE_NOTE)
     if not any(entry.kind == "baseline" for entry in entries):
-        notes.append("no motion baseline: no flow was at hand")
+        notes.append("no motion baseline")
     return tuple(notes)
 
 

@@ -22,7 +22,8 @@ from imas_jax.stages import evaluate, flow, inputs
 from imas_jax.stages.evaluate import Scored
 from imas_jax.tools import folder_lists
 
-PRINTED: protocol.Protocol = "frame_mean"  # the others are in the files
+# The others are in the files. Where masks are missing that it needs: official.
+PRINTED: protocol.Protocol = "frame_mean"
 
 
 def work(run: Run) -> Output:
@@ -33,17 +34,20 @@ def work(run: Run) -> Output:
     opened = _open(config, found, scored)
     names = folder_lists.short_names(found)
     entries, notes = [], []
-    for name, masks in zip(names, opened, strict=True):
+    for name, (masks, lines) in zip(names, opened, strict=True):
         clips = [one.clip for one in scored]
         told = external.score_folder(masks, config.data, clips, config.evaluate.partial)
         entries.append(Entry(name, "given", told.scores, _rule(masks)))
-        notes += [f"{name}: {line}" for line in told.differences]
+        notes += [f"{name}: {line}" for line in (*lines, *told.notes)]
     if config.evaluate.baseline:
         entries.insert(0, _baseline(run, scored))
-    kept, cut = compare.on_common_frames(entries)
-    _check_common(kept, config)
+    if config.evaluate.partial:
+        kept, cut = compare.on_common_frames(entries)
+        _check_common(kept, config)
+        entries = list(kept)
+        notes += cut
     folders = dict(zip(names, map(str, found), strict=True))
-    return _tell(run, kept, (*notes, *cut), folders)
+    return _tell(run, entries, notes, folders)
 
 
 def _tell(
@@ -54,20 +58,24 @@ def _tell(
 ) -> Output:
     """Print and write what was scored."""
     empty, dataset = evaluate.empty_rule(run.config), layouts.resolve(run.config.data)
-    given = [entry for entry in entries if entry.kind == "given"]
-    several = len(given) > 1
-    comparisons = {
-        which: compare.comparison_table(given, which, empty)
+    given = {
+        which: [e for e in entries if e.kind == "given" and e.has(which)]
         for which in protocol.PROTOCOLS
-        if several
+    }
+    comparisons = {
+        which: compare.comparison_table(some, which, empty)
+        for which, some in given.items()
+        if len(some) > 1
     }
     values = {
         "folders": folders,
         "notes": list(notes),
         "differences": {
             which: [
-                dataclasses.asdict(compare.compare(given[0], other, which, empty))
-                for other in given[1:]
+                dataclasses.asdict(
+                    compare.compare(given[which][0], other, which, empty)
+                )
+                for other in given[which][1:]
             ]
             for which in comparisons
         },
@@ -75,8 +83,10 @@ def _tell(
     tables.write(
         run.workdir / "score", entries, empty, dataset, values, [*comparisons.values()]
     )
-    shown = [tables.per_sequence(entries, PRINTED, empty, dataset)]
-    shown += [comparisons[PRINTED]] if several else []
+    whole = all(entry.has(PRINTED) for entry in entries)
+    printed: protocol.Protocol = PRINTED if whole else "official"
+    shown = [tables.per_sequence(entries, printed, empty, dataset)]
+    shown += [comparisons[printed]] if printed in comparisons else []
     shown.append(tables.headline(entries, empty))
     for table in shown:
         logging.info("\n%s", table.text())
@@ -103,8 +113,12 @@ def _annotated(config: ConfigDict) -> list[Scored]:
 
 def _open(
     config: ConfigDict, folders: Sequence[Path], scored: Sequence[Scored]
-) -> list[MaskFolder]:
-    """Open all folders and look at all masks; what is wrong is told at once."""
+) -> list[tuple[MaskFolder, tuple[str, ...]]]:
+    """Open all folders and look at all masks; what is wrong is told at once.
+
+    Returns:
+        The folders, and lines of what is missing or too much in each.
+    """
     problems, opened, fixes = ProblemList(), [], []
     wanted, clips = config.evaluate, [one.clip for one in scored]
     for folder in folders:
@@ -112,8 +126,8 @@ def _open(
             masks = mask_folders.open_masks(
                 folder, wanted.encoding, wanted.threshold, wanted.label
             )
-            external.check_folder(masks, config.data, clips, wanted.partial)
-            opened.append(masks)
+            lines = external.check_folder(masks, config.data, clips, wanted.partial)
+            opened.append((masks, lines))
         except UserError as error:
             if len(folders) == 1:
                 raise

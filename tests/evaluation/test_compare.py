@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_other_sequences_or_frames_are_not_compared():
     with pytest.raises(ValueError, match="other sequences"):
         compare.compare(A, entry("B", {"x": [0.5] * 2}), "official")
     with pytest.raises(ValueError, match="x differs"):
-        compare.compare(A, entry("B", {"x": [0.5], "y": [0.6] * 6}), "official")
+        compare.compare(A, entry("B", {"x": [0.5], "y": [0.6] * 6}), "frame_mean")
 
 
 def test_the_table_has_signs_and_an_interval():
@@ -73,3 +75,35 @@ def test_the_table_has_signs_and_an_interval():
     assert table.rows[3][2] == "-10.0 .. +20.0"
     assert table.rows[4][2] == "1 of 2"
     assert table.text()
+
+
+def torn(label: str, values: dict[str, list[float]]) -> Entry:
+    """A method that left no mask of a sequence's last frame."""
+    scores = tuple(
+        dataclasses.replace(
+            score, length=len(score.frames) + 1, missing=(score.length,)
+        )
+        for score in entry(label, values).scores
+    )
+    return Entry(label, "given", scores)
+
+
+def test_methods_are_compared_where_the_protocol_drops_what_is_missing():
+    values = {"x": [0.5] * 4, "y": [0.6] * 6}
+    whole = entry("B", {name: [*some, 0.1] for name, some in values.items()})
+    found = compare.compare(whole, torn("A", values), "official")
+    assert found.mean == pytest.approx(0)
+    with pytest.raises(ValueError, match="x differs"):
+        compare.compare(whole, torn("A", values), "sequence_mean")
+    with pytest.raises(ValueError, match="x differs"):
+        compare.compare(torn("A", values), torn("B", values), "sequence_mean")
+
+
+def test_frames_that_some_method_lacks_do_not_count_for_any():
+    more = entry("B", {"x": [0.5] * 3, "y": [0.6] * 6, "z": [0.1]})
+    kept, lines = compare.on_common_frames([more, A])
+    assert [[len(s.frames) for s in one.scores] for one in kept] == [[2, 6], [2, 6]]
+    assert lines == (
+        "8 of 10 frames have a mask in every folder: the others do not count",
+    )
+    assert compare.on_common_frames([A, B])[1] == ()

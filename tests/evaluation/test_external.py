@@ -42,7 +42,7 @@ def test_annotations_as_masks_score_one(data, tmp_path):
     for which in protocol.PROTOCOLS:
         assert protocol.summarize(found.scores, which).jaccard.mean == 1.0
         assert protocol.summarize(found.scores, which).boundary.mean == 1.0
-    assert found.differences == ()
+    assert found.notes == ()
 
 
 def test_half_an_object_scores_half(data, tmp_path):
@@ -55,7 +55,7 @@ def test_half_an_object_scores_half(data, tmp_path):
         return half
 
     masks = write(data, tmp_path, left)
-    found = external.score_folder(masks, data, clips.find_clips(data), boundary=False)
+    found = external.score_folder(masks, data, clips.find_clips(data))
     mean = protocol.summarize(found.scores, "frame_mean").jaccard.mean
     assert mean == pytest.approx(0.5, abs=0.04)
 
@@ -79,10 +79,35 @@ def test_a_missing_frame_is_refused_or_passed_over(data, tmp_path):
     (tmp_path / "cup-pan/00002.png").unlink()
     masks = mask_folders.open_masks(tmp_path)
     with pytest.raises(errors.UserError, match="cup-pan: 1 of 4 missing: 00002"):
-        external.score_folder(masks, data, clips.find_clips(data))
+        external.check_folder(masks, data, clips.find_clips(data))
+    (line,) = external.check_folder(masks, data, clips.find_clips(data), partial=True)
+    assert line == "1 of 8 annotated frames have no mask (cup-pan 00002)"
     found = external.score_folder(masks, data, clips.find_clips(data), partial=True)
     assert found.scores[1].frames == (0, 1, 3)
-    assert len(found.differences) == 1
+    assert found.scores[1].missing == ()
+
+
+def test_frames_that_some_protocol_drops_may_be_missing(data, tmp_path):
+    write(data, tmp_path)
+    (tmp_path / "cup-pan/00000.png").unlink()
+    (tmp_path / "cup-pan/00003.png").unlink()
+    masks = mask_folders.open_masks(tmp_path)
+    (line,) = external.check_folder(masks, data, clips.find_clips(data))
+    assert line.endswith(
+        "(cup-pan 00000, 00003); only what drops them is scored: official"
+    )
+    scores = external.score_folder(masks, data, clips.find_clips(data)).scores
+    assert [score.missing for score in scores] == [(), (0, 3)]
+    assert protocol.summarize(scores, "official").jaccard.mean == 1.0
+    assert np.isnan(protocol.summarize(scores, "frame_mean").jaccard.mean)
+
+
+def test_many_missing_masks_take_one_line(data, tmp_path):
+    write(data, tmp_path)
+    for name in NAMES:
+        (tmp_path / name / "00003.png").unlink()
+    masks = mask_folders.open_masks(tmp_path)
+    assert len(external.check_folder(masks, data, clips.find_clips(data))) == 1
 
 
 def test_a_data_set_without_annotations_is_refused(data, tmp_path):
@@ -92,4 +117,4 @@ def test_a_data_set_without_annotations_is_refused(data, tmp_path):
     bare.root = str(Path(data.root) / "JPEGImages/48p")
     bare.resolution = ""
     with pytest.raises(errors.UserError, match="none of 2 sequences"):
-        external.score_folder(masks, bare, clips.find_clips(bare))
+        external.check_folder(masks, bare, clips.find_clips(bare))

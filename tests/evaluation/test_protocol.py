@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import weakref
 
@@ -132,19 +133,21 @@ def test_a_frame_that_comes_twice_is_refused():
         protocol.score_sequence("bear", 3, [pair, pair])
 
 
-def test_sequences_on_one_side_only_are_all_listed():
-    masks = squares(4, 4)
-    with pytest.raises(errors.UserError) as caught:
-        protocol.score({"a": masks, "b": masks}, {"b": {0: masks[0]}, "c": {}})
-    assert "a: has masks" in str(caught.value)
-    assert "c: annotated" in str(caught.value)
-
-
-def test_masks_in_memory_score_like_a_stream():
-    small, large = squares(4, 8)
-    (found,) = protocol.score({"a": [small, large]}, {"a": {1: small}})
-    stream = protocol.score_sequence("a", 2, [FramePair(1, large, small)])
-    assert found == stream
+def test_a_missing_mask_leaves_out_the_numbers_that_need_it():
+    last = dataclasses.replace(scored("torn", [0.2, 0.4, 0.6], length=4), missing=(3,))
+    for scores in ((last,), (last, *TWO)):
+        official = protocol.summarize(scores, "official").jaccard
+        whole = protocol.summarize(
+            [scored("torn", [0.2, 0.4, 0.6, 0.0]), *scores[1:]], "official"
+        )
+        assert (official.mean, official.recall) == (
+            whole.jaccard.mean,
+            whole.jaccard.recall,
+        )
+        for which in ("sequence_mean", "frame_mean"):
+            assert math.isnan(protocol.summarize(scores, which).jaccard.mean)
+    middle = dataclasses.replace(last, missing=(2,))
+    assert math.isnan(protocol.summarize((middle,), "official").jaccard.mean)
 
 
 def test_void_pixels_count_neither_for_nor_against():

@@ -105,21 +105,64 @@ def test_a_second_run_writes_the_same_bytes(data, tmp_path):
     assert written[0] == written[1]
 
 
+def test_what_a_protocol_drops_may_be_missing(data, tmp_path, caplog):
+    """Methods that live on flow leave no mask of a sequence's last frame."""
+    whole = write(tmp_path / "whole", data[1], lambda m: np.roll(m, 2, 1))
+    torn = write(tmp_path / "torn", data[1], lambda m: np.roll(m, 3, 1))
+    for name in NAMES:
+        (torn / name / f"{FRAMES - 1:05d}.png").unlink()
+    alone = score(data, [whole], tmp_path / "alone")
+    with caplog.at_level("WARNING"):
+        told = score(data, [whole, torn], tmp_path / "run")
+    # Nothing of the complete folder changes; of the other, what can be told is told.
+    assert told["methods"][0] == alone["methods"][0]
+    means = {
+        which: told["methods"][1]["protocols"][which]["jaccard"]["mean"]
+        for which in ("official", "sequence_mean", "frame_mean")
+    }
+    assert 0 < means["official"] < 1
+    assert means["sequence_mean"] is means["frame_mean"] is None
+    assert told["notes"] == [
+        "torn: 2 of 8 annotated frames have no mask (cat-sway 00003, cup-pan 00003); "
+        "only what drops them is scored: official"
+    ]
+    warned = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert warned == told["notes"]
+    # They are compared by the one protocol that both have.
+    assert [len(told["differences"].get(p, [])) for p in means] == [1, 0, 0]
+    tables = (tmp_path / "run/score/tables.md").read_text()
+    assert "J difference, points, official" in tables
+
+
+def test_the_first_table_that_is_shown_has_numbers(data, tmp_path, caplog):
+    torn = write(tmp_path / "torn", data[1])
+    for name in NAMES:
+        (torn / name / "00000.png").unlink()
+    with caplog.at_level("INFO"):
+        score(data, [torn], tmp_path / "run")
+    assert any("J by sequence, percent, official" in r.message for r in caplog.records)
+
+
 def test_missing_masks_are_all_listed_then_left_out_for_everybody(data, tmp_path):
     whole = write(tmp_path / "whole", data[1])
     torn = write(tmp_path / "torn", data[1])
     (torn / "cup-pan/00002.png").unlink()
+    (torn / "cup-pan/00003.png").unlink()
     half = write(tmp_path / "half", {"cup-pan": data[1]["cup-pan"]})
     with pytest.raises(UserError) as error:
         score(data, [whole, torn, half], tmp_path / "run")
-    for part in ("cup-pan: 1 of 4 missing: 00002", "cat-sway: no masks at all"):
+    for part in ("cup-pan: 2 of 4 missing: 00002, 00003", "cat-sway: no masks at all"):
         assert part in str(error.value)
     assert "evaluate.partial" in str(error.value)
     told = score(data, [whole, torn, half], tmp_path / "run", partial=True)
     for method in told["methods"]:
         assert list(method["sequences"]) == ["cup-pan"]
-        assert method["sequences"]["cup-pan"]["frames"] == [0, 1, 3]
-    assert any("whole: 3 of 8 frames are common to all" in n for n in told["notes"])
+        assert method["sequences"]["cup-pan"]["frames"] == [0, 1]
+    assert told["notes"] == [
+        "torn: 2 of 8 annotated frames have no mask (cup-pan 00002, 00003)",
+        "half: 4 of 8 annotated frames have no mask (cat-sway: all 4)",
+        "2 of 8 frames have a mask in every folder: the others do not count",
+    ]
 
 
 def test_folders_with_nothing_in_common_are_refused(data, tmp_path):
