@@ -39,6 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.discover = discover()
     config.align = align()
     config.target = target()
+    config.crf = crf()
     config.refine = refine()
     config.predict = predict()
     config.evaluate = evaluate()
@@ -204,9 +205,15 @@ def target() -> ConfigDict:
             # Equation 12. Its features are align.features; auto wants align.weights.
             "semantic_constraint": False,
             "dilation": 3,  # 3 on DAVIS16, 7 on STv2 and FBMS59 (paper)
-            "workers": 0,  # CRF processes; 0 is one a core
+            "workers": 0,  # CRF threads (pydensecrf: processes); 0 is one a core
         }
     )
+
+
+def crf() -> ConfigDict:
+    """The CRF behind targets and final masks."""
+    # lattice (ours: compiled, the same masks) | pydensecrf (the authors' library)
+    return ConfigDict({"solver": "lattice"})
 
 
 def refine() -> ConfigDict:

@@ -66,8 +66,8 @@ STAGES = (
     Stage("prepare", ("flow",), (), _prepare, shared=True),
     Stage("discover", ("prepare",), _TRAINING, _discover, shared=True),
     Stage("align", ("discover", "flow"), ("align", *_SOFT_MASKS), align.work),
-    Stage("refine", ("align",), ("target", "refine"), _refine, shared=True),
-    Stage("predict", ("refine", "align"), ("predict",), predict.work),
+    Stage("refine", ("align",), ("target", "crf", "refine"), _refine, shared=True),
+    Stage("predict", ("refine", "align"), ("predict", "crf"), predict.work),
     Stage(
         "evaluate",
         ("predict",),
@@ -80,7 +80,8 @@ STAGES = (
 LAST = STAGES[-1].name
 
 EVERYTHING = (
-    *("data", "flow", *_TRAINING, "align", "target", "refine", "predict", "evaluate"),
+    *("data", "flow", *_TRAINING, "align", "target", "crf", "refine"),
+    *("predict", "evaluate"),
     "ablate",
 )
 

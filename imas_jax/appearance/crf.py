@@ -1,18 +1,20 @@
 """Fully connected CRF, paper Sec. 3.3, equation 7: (image, soft mask, preset) -> mask.
 
 A preset says how a soft mask becomes a unary energy and which kernels couple pixels;
-`mean_field` is the only function that knows the solver (pydensecrf, on the host), so
-another one needs nothing but its signature. Worker processes import this module: it
-must never import JAX.
+`mean_field` is the only function that knows the solvers. "lattice" is this project's
+own (appearance/lattice.py); "pydensecrf" is the reference it is held against, the
+library of the authors, and may be missing. Worker processes import this module: it must
+never import JAX.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
+import importlib.util
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -21,6 +23,7 @@ from imas_jax.appearance import presets
 from imas_jax.errors import UserError
 
 UnaryKind = Literal["stretched", "probability", "softmax"]
+Solver = Literal["lattice", "pydensecrf"]
 
 # Unary probabilities stay this far from 0 and 1 (RCF).
 _MARGIN = 1e-6
@@ -42,7 +45,9 @@ class CrfPreset:
         bilateral_weight: Appearance kernel's weight; 0 leaves it out.
         gaussian_sxy: Smoothness kernel's reach, pixels at `short_side`.
         gaussian_weight: Smoothness kernel's weight; 0 leaves it out.
-        iterations: Mean-field updates.
+        iterations: Mean-field updates, at most.
+        tolerance: Stop after an update that changes no probability by more; 0 makes
+            them all. Solver "pydensecrf" always does.
         short_side: Image short side that both `sxy` belong to, pixels; they scale
             with the image's. 0 takes them as they are.
     """
@@ -56,6 +61,7 @@ class CrfPreset:
     gaussian_sxy: float = 3.0
     gaussian_weight: float = 0.0
     iterations: int = 50
+    tolerance: float = 0.0
     short_side: int = 480
 
 
@@ -84,11 +90,13 @@ PRESETS = {
     ),
     # Ours: RCF's appearance kernel over TokenCut's weak unary term, so that appearance
     # may overrule the halo that optical flow leaves around objects. RCF's own unary is
-    # certain wherever a mask is above 0.7 and holds on to the halo.
+    # certain wherever a mask is above 0.7 and holds on to the halo. No tolerance: ten
+    # updates are far from converged, so stopping earlier changes labels.
     "weak_unary": CrfPreset(unary="softmax", iterations=10),
     # Paper Sec. 3.3 names both kernels but no numbers; ours: RCF's appearance kernel
-    # with the smoothness kernel of the CRF's own authors (reach 3, weight 3).
-    "paper": CrfPreset(gaussian_weight=3.0),
+    # with the smoothness kernel of the CRF's own authors (reach 3, weight 3). The
+    # tolerance is the largest measured that keeps labels (benchmarks/results/crf.md).
+    "paper": CrfPreset(gaussian_weight=3.0, tolerance=0.02),
 }
 
 
@@ -121,6 +129,7 @@ def refine(
     image: UInt8[np.ndarray, "h w 3"],
     soft_mask: Float[np.ndarray, "h w"],
     preset: CrfPreset | str,
+    solver: Solver = "lattice",
 ) -> CrfResult:
     """Align a soft mask with the edges of its image (equation 7).
 
@@ -131,58 +140,84 @@ def refine(
         image: RGB, 0..255.
         soft_mask: Foreground probability in [0, 1], of the image's size.
         preset: A `CrfPreset` or what `get_preset` reads.
+        solver: What computes the mean field.
 
     Raises:
-        UserError: If sizes differ, or the mask is not finite or not in [0, 1].
+        UserError: If sizes differ, the mask is not finite or not in [0, 1], the solver
+            is not there, or colours are too fine for it.
     """
     if isinstance(preset, str):
         preset = get_preset(preset)
+    check_solver(solver)
     _check(image, soft_mask)
-    return _solve(image, soft_mask, preset)
+    return _solve(image, soft_mask, preset, solver)
 
 
 def refine_many(
     pairs: Iterable[tuple[np.ndarray, np.ndarray]],
     preset: CrfPreset | str,
     workers: int = 0,
+    solver: Solver = "lattice",
 ) -> Iterator[CrfResult]:
-    """Refine a stream of (image, soft mask) pairs in order, over several processes.
+    """Refine a stream of (image, soft mask) pairs in order, over several cores.
 
     Pairs are drawn lazily, a few ahead of the results, so a whole dataset fits.
-    pydensecrf keeps Python's global lock, hence processes; they are spawned, not
-    forked, because JAX's threads do not survive a fork.
 
     Args:
         pairs: As `refine` takes them; sizes may vary.
         preset: A `CrfPreset` or what `get_preset` reads.
-        workers: Processes; 0 is one a core this process may use, 1 runs here.
+        workers: Threads, or processes of solver "pydensecrf"; 0 is one a core this
+            process may use, 1 runs here.
+        solver: What computes the mean field.
 
     Yields:
         One result a pair.
+
+    Raises:
+        UserError: As `refine` does.
     """
     if isinstance(preset, str):
         preset = get_preset(preset)
+    check_solver(solver)
     workers = workers or usable_cores()
     if workers == 1:
         for image, soft_mask in pairs:
-            yield refine(image, soft_mask, preset)
+            yield refine(image, soft_mask, preset, solver)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn")
-    )
+    pool = _pool(workers, solver)
     waiting: collections.deque[concurrent.futures.Future[CrfResult]] = (
         collections.deque()
     )
     try:
         for image, soft_mask in pairs:
             _check(image, soft_mask)
-            waiting.append(pool.submit(_solve, image, soft_mask, preset))
+            waiting.append(pool.submit(_solve, image, soft_mask, preset, solver))
             if len(waiting) > 4 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def check_solver(solver: str) -> None:
+    """Refuse a solver that is not known, or not installed.
+
+    Raises:
+        UserError: With what is there.
+    """
+    if solver not in get_args(Solver):
+        raise UserError(
+            f"crf.solver = {solver!r}",
+            " or ".join(get_args(Solver)),
+            "correct the field",
+        )
+    if solver == "pydensecrf" and importlib.util.find_spec("pydensecrf") is None:
+        raise UserError(
+            "crf.solver = 'pydensecrf', but pydensecrf is not installed",
+            "pydensecrf2, which builds on Python below 3.13 with g++",
+            "set --config.crf.solver=lattice (the same masks), or use such a Python",
+        )
 
 
 def usable_cores() -> int:
@@ -221,13 +256,38 @@ def mean_field(
     image: UInt8[np.ndarray, "h w 3"],
     unary: Float[np.ndarray, "2 h w"],
     preset: CrfPreset,
-) -> Float[np.ndarray, "2 h w"]:
+    solver: Solver = "lattice",
+) -> Float[np.ndarray, "h w"]:
     """Run mean-field inference; kernels as in the preset, sxy in this image's pixels.
 
     Kernels are normalised symmetrically and include each pixel itself, as in
     pydensecrf's default.
+
+    Returns:
+        Foreground probability.
     """
-    from pydensecrf import densecrf  # here: presets are readable without the solver
+    if solver == "pydensecrf":
+        return _pydensecrf(image, unary, preset)
+    from imas_jax.appearance import lattice  # here: presets are readable without numba
+
+    kernels = []
+    if preset.gaussian_weight:
+        kernels.append(lattice.Kernel(preset.gaussian_weight, preset.gaussian_sxy))
+    if preset.bilateral_weight:
+        kernels.append(
+            lattice.Kernel(
+                preset.bilateral_weight, preset.bilateral_sxy, preset.bilateral_srgb
+            )
+        )
+    return lattice.mean_field(
+        unary[0] - unary[1], image, kernels, preset.iterations, preset.tolerance
+    )
+
+
+def _pydensecrf(
+    image: np.ndarray, unary: np.ndarray, preset: CrfPreset
+) -> Float[np.ndarray, "h w"]:
+    from pydensecrf import densecrf  # here: it may be missing
 
     h, w = image.shape[:2]
     crf = densecrf.DenseCRF2D(w, h, 2)
@@ -241,7 +301,7 @@ def mean_field(
             rgbim=np.array(image, order="C"),  # it refuses read-only buffers
             compat=preset.bilateral_weight,
         )
-    return np.array(crf.inference(preset.iterations)).reshape(2, h, w)
+    return np.array(crf.inference(preset.iterations))[1].reshape(h, w)
 
 
 def at_resolution(preset: CrfPreset, size: tuple[int, int]) -> CrfPreset:
@@ -257,13 +317,25 @@ def at_resolution(preset: CrfPreset, size: tuple[int, int]) -> CrfPreset:
     )
 
 
-def _solve(image: np.ndarray, soft_mask: np.ndarray, preset: CrfPreset) -> CrfResult:
+def _pool(workers: int, solver: Solver) -> concurrent.futures.Executor:
+    """Start threads, or processes where the solver keeps Python's global lock."""
+    if solver == "lattice":
+        return concurrent.futures.ThreadPoolExecutor(workers)
+    # Spawned, not forked: JAX's threads do not survive a fork.
+    return concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn")
+    )
+
+
+def _solve(
+    image: np.ndarray, soft_mask: np.ndarray, preset: CrfPreset, solver: Solver
+) -> CrfResult:
     soft_mask = soft_mask.astype(np.float32)
     if soft_mask.min() == soft_mask.max():
         return CrfResult(soft_mask > 0.5, soft_mask)
     preset = at_resolution(preset, image.shape[:2])
-    labels = mean_field(image, unary_energy(soft_mask, preset), preset)
-    return CrfResult(labels[1] > labels[0], labels[1])
+    found = mean_field(image, unary_energy(soft_mask, preset), preset, solver)
+    return CrfResult(found > 0.5, found)
 
 
 def _check(image: np.ndarray, soft_mask: np.ndarray) -> None:
@@ -300,5 +372,13 @@ def _checked(preset: CrfPreset) -> CrfPreset:
             f"CRF preset with {', '.join(wrong)} not above 0",
             "positive kernel sizes, stretch and iterations",
             "use a weight of 0 to leave a kernel out",
+        )
+    weights = ("bilateral_weight", "gaussian_weight")
+    negative = [n for n in (*weights, "tolerance") if not getattr(preset, n) >= 0]
+    if negative:
+        raise UserError(
+            f"CRF preset with {', '.join(negative)} below 0",
+            "weights and a tolerance of 0 or more",
+            "use 0 to leave a kernel out, or to make all updates",
         )
     return preset

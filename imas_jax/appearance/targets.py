@@ -78,11 +78,13 @@ class TargetRecipe:
             "frame" the mask to the frame and averages the result back. The constraint
             compares at the mask's size either way.
         constraint: Equation 12, or None (IMAS-LR).
+        solver: What computes the CRF's mean field.
     """
 
     preset: crf.CrfPreset
     resolution: Resolution = "mask"
     constraint: SemanticConstraint | None = None
+    solver: crf.Solver = "lattice"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +155,7 @@ def make_targets(
         source: Where the masks come from, plain values: checkpoint digest, object
             channels, whatever else decides them.
         recipe: What is done to the masks.
-        workers: CRF processes; 0 is one a core.
+        workers: Of the CRF, as `crf.refine_many` takes them.
 
     Raises:
         UserError: If a mask is not usable, or there is no sequence.
@@ -176,7 +178,7 @@ def make_targets(
                 jobs.append(_Job(sequence.name, frame, mask))
                 yield _meet(frame, mask, recipe.resolution)
 
-    results = crf.refine_many(stream(), recipe.preset, workers)
+    results = crf.refine_many(stream(), recipe.preset, workers, recipe.solver)
     made = ((jobs.popleft(), result) for result in results)
     for name, group in itertools.groupby(made, key=lambda pair: pair[0].sequence):
         outcomes = [_finish(job, result, recipe) for job, result in group]
@@ -203,7 +205,7 @@ def full_provenance(source: Provenance, recipe: TargetRecipe) -> dict[str, Any]:
     told = {
         **source,
         "version": _VERSION,
-        "crf": dataclasses.asdict(recipe.preset),
+        "crf": {**dataclasses.asdict(recipe.preset), "solver": recipe.solver},
         "resolution": recipe.resolution,
         "constraint": constraint
         and {

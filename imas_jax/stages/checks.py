@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from imas_jax.appearance import crf
 from imas_jax.errors import UserError, bullet
 from imas_jax.models import imas, pretrained
 from imas_jax.stages import features
@@ -33,7 +34,7 @@ def check(config: ConfigDict, goal: str) -> None:
     if goal in BEFORE_NETWORK:
         return
     found = []
-    for one in (network, batches, frozen_features, watchers):
+    for one in (network, batches, frozen_features, solver, watchers):
         try:
             one(config)
         except UserError as error:
@@ -79,6 +80,12 @@ def frozen_features(config: ConfigDict) -> None:
     )
     if (judged or constrained) and not _done(config, "refine"):
         pretrained.load_backbone(features.weights_file(config), config.align.backbone)
+
+
+def solver(config: ConfigDict) -> None:
+    """See whether the library behind the CRF is installed, if there is a CRF."""
+    if config.refine.steps > 0 or config.predict.crf:
+        crf.check_solver(config.crf.solver)
 
 
 def watchers(config: ConfigDict) -> None:

@@ -87,7 +87,12 @@ def binary_masks(
         yield from (frame > 0.5 for frame in whole)
         return
     pairs = ((clip.read(t), frame) for t, frame in enumerate(whole))
-    results = crf.refine_many(pairs, crf.get_preset(preset), run.config.target.workers)
+    results = crf.refine_many(
+        pairs,
+        crf.get_preset(preset),
+        run.config.target.workers,
+        run.config.crf.solver,
+    )
     for result in results:
         if clip.size == clip.native_size:
             yield result.mask

@@ -64,7 +64,10 @@ def recipe(run: Run) -> targets.TargetRecipe:
         see, identity, theta = features.constraining(run)
         constraint = targets.SemanticConstraint(see, identity, theta, config.dilation)
     return targets.TargetRecipe(
-        crf.get_preset(config.crf), config.resolution, constraint
+        crf.get_preset(config.crf),
+        config.resolution,
+        constraint,
+        run.config.crf.solver,
     )
 
 

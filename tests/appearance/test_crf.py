@@ -1,4 +1,4 @@
-"""Dense CRF: closed forms, defined results for degenerate masks, the process pool."""
+"""Dense CRF: closed forms, defined results for degenerate masks, solvers, pools."""
 
 import dataclasses
 import subprocess
@@ -76,7 +76,7 @@ def test_one_update_equals_a_direct_sum_over_all_pairs(square):
     energy = -unary + 3.0 * (start / start.sum(axis=0)) @ kernel
     want = 1 / (1 + np.exp(energy[0] - energy[1])).reshape(h, w)
     got = crf.refine(image, mask, preset).probability
-    # pydensecrf's lattice approximates the kernel; transposed axes or a missing
+    # The lattice approximates the kernel; transposed axes or a missing
     # normalisation are off by ten times as much.
     assert np.abs(got - want).mean() < 0.01
 
@@ -121,30 +121,84 @@ def test_presets_are_read_with_overridden_numbers():
 
 
 @pytest.mark.parametrize(
-    "text", ["authors", "gwm:iteration=5", "gwm:iterations=many", "gwm:iterations=0"]
+    "text",
+    [
+        "authors",
+        "gwm:iteration=5",
+        "gwm:iterations=many",
+        "gwm:iterations=0",
+        "gwm:tolerance=-1",
+        "gwm:gaussian_weight=-1",
+        "gwm:tolerance=nan",
+    ],
 )
 def test_unknown_presets_and_numbers_are_refused(text):
     with pytest.raises(UserError, match="what to do"):
         crf.get_preset(text)
 
 
-def test_the_pool_gives_the_results_of_the_plain_loop_in_order(square):
+@pytest.fixture(params=["lattice", "pydensecrf"])
+def solver(request):
+    """Each solver that is installed."""
+    if request.param == "pydensecrf":
+        pytest.importorskip("pydensecrf")
+    return request.param
+
+
+def test_the_pool_gives_the_results_of_the_plain_loop_in_order(square, solver):
     image, mask, _ = square
     pairs = [(np.roll(image, 3 * i, 1), np.roll(mask, 3 * i, 1)) for i in range(12)]
     fast = dataclasses.replace(crf.PRESETS["gwm"], iterations=2)
-    pooled = list(crf.refine_many(iter(pairs), fast, workers=2))
-    plain = list(crf.refine_many(iter(pairs), fast, workers=1))
+    pooled = list(crf.refine_many(iter(pairs), fast, workers=2, solver=solver))
+    plain = list(crf.refine_many(iter(pairs), fast, workers=1, solver=solver))
     assert len(pooled) == 12
     for a, b in zip(pooled, plain, strict=True):
         np.testing.assert_array_equal(a.probability, b.probability)
         np.testing.assert_array_equal(a.mask, b.mask)
 
 
-def test_the_pool_reports_a_bad_mask_and_stops(square):
+def test_the_pool_reports_a_bad_mask_and_stops(square, solver):
     image, mask, _ = square
     pairs = [(image, mask), (image, mask * np.nan)]
     with pytest.raises(UserError, match="not finite"):
-        list(crf.refine_many(pairs, "gwm:iterations=1", workers=2))
+        list(crf.refine_many(pairs, "gwm:iterations=1", workers=2, solver=solver))
+
+
+def test_the_pool_draws_pairs_only_a_few_ahead(square):
+    image, mask, _ = square
+    drawn = []
+
+    def pairs():
+        for i in range(100):
+            drawn.append(i)
+            yield image, mask
+
+    next(crf.refine_many(pairs(), "gwm:iterations=1", workers=2))
+    assert len(drawn) < 20
+
+
+def test_without_pydensecrf_only_that_solver_is_refused(square):
+    code = """
+import sys
+sys.modules["pydensecrf"] = None  # as if it were not installed
+import numpy as np
+from imas_jax.appearance import crf
+from imas_jax.errors import UserError
+image, mask = np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=np.float32)
+crf.refine(image, mask, "gwm")
+try:
+    crf.refine(image, mask, "gwm", solver="pydensecrf")
+except UserError as error:
+    sys.exit(0 if "crf.solver=lattice" in str(error) else "another message")
+sys.exit("not refused")
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_solver_is_refused_with_those_there_are(square):
+    image, mask, _ = square
+    with pytest.raises(UserError, match="lattice or pydensecrf"):
+        crf.refine(image, mask, "gwm", solver="densecrf")
 
 
 def test_a_worker_never_imports_jax():

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from tiny import get_config
@@ -66,6 +68,16 @@ def test_a_semantic_constraint_without_weights_is_refused(config):
 def test_a_semantic_constraint_may_name_features_that_want_no_weights(config):
     config.target.semantic_constraint = True
     config.align.features = "palette"
+    checks.check(config, "report")
+
+
+def test_a_crf_library_that_is_not_installed_is_refused_before_any_work(
+    config, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    config.crf.solver = "pydensecrf"
+    assert "crf.solver=lattice" in refused(config)
+    config.refine.steps = 0  # nothing left that would use it
     checks.check(config, "report")
 
 

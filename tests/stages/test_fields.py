@@ -80,6 +80,7 @@ SENSELESS = [
     ("seed", 2**32),
     ("target.crf", ""),
     ("target.dilation", 0),
+    ("crf.solver", "densecrf"),
     ("workdir", ""),
     ("workdir", " "),
 ]
