@@ -3,7 +3,7 @@
 # zone of the slice stand first; the other arguments are those of launch/local.sh:
 #   launch/tpu_pod.sh my-v4-32 us-central2-b configs/davis.py --config.data.root=/mnt/DAVIS
 # Once, on all hosts: clone the repository to ~/imas_jax (or set REPOSITORY) and there
-#   python3 -m venv .venv && .venv/bin/pip install -e ".[tpu]" -c constraints.txt
+#   python3 -m venv .venv && .venv/bin/pip install -e ".[tpu,tfrecord]" -c constraints.txt
 # Data and workdir must lie on a disk that every host mounts. After an interruption the
 # same command continues.
 set -euo pipefail

@@ -263,8 +263,8 @@ def tensorflow() -> Any:
     except ImportError as error:
         raise errors.UserError(
             f"data.source=tfrecord, but TensorFlow does not import ({error})",
-            "the package tensorflow-cpu",
-            "pip install tensorflow-cpu, or set --config.data.source=memory",
+            "the optional extra",
+            "pip install 'imas_jax[tfrecord]', or set --config.data.source=memory",
         ) from error
     tf.config.set_visible_devices([], "GPU")
     return tf

@@ -31,10 +31,11 @@ def check(config: ConfigDict, goal: str) -> None:
     Raises:
         UserError: With everything that was found.
     """
+    wanted = [network, batches, frozen_features, solver, shards, watchers]
     if goal in BEFORE_NETWORK:
-        return
+        wanted = [shards] if goal == "prepare" else []
     found = []
-    for one in (network, batches, frozen_features, solver, watchers):
+    for one in wanted:
         try:
             one(config)
         except UserError as error:
@@ -86,6 +87,20 @@ def solver(config: ConfigDict) -> None:
     """See whether the library behind the CRF is installed, if there is a CRF."""
     if config.refine.steps > 0 or config.predict.crf:
         crf.check_solver(config.crf.solver)
+
+
+def shards(config: ConfigDict) -> None:
+    """See whether what reads shards is installed, if a stage still has to."""
+    if config.data.source != "tfrecord" or config.restore:
+        return
+    missing = importlib.util.find_spec("tensorflow") is None
+    for stage in ("discover", "refine"):
+        if missing and config[stage].steps > 0 and not _done(config, stage):
+            raise UserError(
+                "data.source = 'tfrecord', but TensorFlow is not installed",
+                "the optional extra",
+                "pip install 'imas_jax[tfrecord]', or set --config.data.source=memory",
+            )
 
 
 def watchers(config: ConfigDict) -> None:

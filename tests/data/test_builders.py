@@ -8,12 +8,15 @@ from pathlib import Path
 
 import clip_writer
 import cv2
+import needs_tensorflow
 import numpy as np
 import pair_writer
 import pytest
 
 from imas_jax import errors
-from imas_jax.data import builders, clips, images, training_set
+from imas_jax.data import clips, images, training_set
+
+builders, pytestmark = needs_tensorflow.builders(), needs_tensorflow.mark
 
 
 @pytest.fixture

@@ -5,14 +5,17 @@ import threading
 import time
 
 import clip_writer
+import needs_tensorflow
 import numpy as np
 import pair_writer
 import pytest
 
 from imas_jax import errors
 from imas_jax.conventions import Batch
-from imas_jax.data import builders, clips, order, pipeline, training_set
+from imas_jax.data import clips, order, pipeline, training_set
 from imas_jax.flow import files
+
+builders, pytestmark = needs_tensorflow.builders(), needs_tensorflow.mark
 
 
 @pytest.fixture(scope="module")

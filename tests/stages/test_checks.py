@@ -84,3 +84,17 @@ def test_a_crf_library_that_is_not_installed_is_refused_before_any_work(
 def test_flow_alone_asks_for_no_network(config, tmp_path):
     config.model.weights = str(tmp_path / "lost.pth")
     checks.check(config, "flow")
+
+
+def test_shards_without_tensorflow_are_refused_before_any_work(config, monkeypatch):
+    find = checks.importlib.util.find_spec
+    monkeypatch.setattr(
+        checks.importlib.util,
+        "find_spec",
+        lambda name: None if name == "tensorflow" else find(name),
+    )
+    checks.check(config, "prepare")
+    config.data.source = "tfrecord"
+    for goal in ("prepare", "report"):
+        assert "imas_jax[tfrecord]" in refused(config, goal)
+    checks.check(config, "flow")

@@ -1,4 +1,5 @@
 import clip_writer
+import needs_tensorflow
 import pair_writer
 import pytest
 
@@ -18,6 +19,7 @@ def test_a_memory_set_is_checked_and_counted_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "prepare").exists()
 
 
+@needs_tensorflow.mark
 def test_shards_are_written_once_and_training_finds_them(tmp_path):
     config, found = pair_writer.write_training_set(tmp_path, source="tfrecord")
     arrived = []
