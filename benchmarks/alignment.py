@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import other_features
 from absl import app, flags
 from ml_collections import ConfigDict
 from scipy import stats
@@ -47,7 +48,9 @@ from imas_jax.tools import tune
 RUNS = flags.DEFINE_list("runs", None, "workdirs", required=True)
 STRIDE = flags.DEFINE_integer("stride", 5, "frames between those that are scored")
 FEATURES = flags.DEFINE_list(
-    "features", [*local_features.LOCAL, "random", "stage1"], "frozen features"
+    "features",
+    [*local_features.LOCAL, *other_features.LOCAL, "stage1"],
+    "frozen features",
 )
 ROOT = flags.DEFINE_string(
     "root", "", "DAVIS folder with the annotations of runs on one clip's folder"
@@ -203,6 +206,8 @@ _extractors: dict[tuple[str, str], features.Features] = {}
 
 
 def extractor(run: Run, kind: str) -> features.Features:
+    if kind in other_features.LOCAL:
+        return other_features.LOCAL[kind]
     key = (str(run.workdir) if kind == "stage1" else "", kind)
     if key not in _extractors:
         config = run.config.copy_and_resolve_references().unlock()
@@ -251,7 +256,8 @@ def named(judge: Judge) -> str:
 
 def usual(judge: Judge) -> bool:
     """Tell whether theta is the features' own."""
-    return judge[0] == "motion" or judge[2] == features.THRESHOLDS[judge[1]]
+    own = features.THRESHOLDS | other_features.THRESHOLDS
+    return judge[0] == "motion" or judge[2] == own[judge[1]]
 
 
 def point(scores: Scores, judge: Judge) -> dict:

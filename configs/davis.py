@@ -176,9 +176,8 @@ def align() -> ConfigDict:
             # motion (measured best, benchmarks/results/alignment.md) | semantic
             # (equation 13, paper) | both: their mean
             "score": "motion",
-            # Features of the semantic judge: auto (weights where given, else palette)
-            # | weights (paper) | stage1 | random | palette | texture | gradients
-            # | superpixels
+            # Features of the semantic judge: auto (weights where given, else
+            # superpixels) | weights (paper) | stage1 | palette | superpixels
             "features": "auto",
             "weights": "",  # frozen features' checkpoint; "" takes model.weights
             "backbone": "resnet50",  # what that checkpoint is of (paper)

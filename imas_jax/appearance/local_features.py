@@ -4,7 +4,7 @@ Equations 10 and 13 need features that agree within an object and differ outside
 Without a self-supervised network, local colour and texture do: each function here
 describes a frame by itself, needs no learning, no flow and no download. Features are
 standardised over the frame, so a cosine above 0 means "more alike than two average
-pixels". Pure NumPy; which is best is measured in benchmarks/alignment.py.
+pixels". Pure NumPy; which is best is measured in benchmarks/alignment.py and tuner.py.
 """
 
 from collections.abc import Callable
@@ -27,21 +27,7 @@ def palette(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hu wu k"]:
     """Describe pixels by the colours around them: shares of the frame's own palette."""
     image = Image.fromarray(frame)
     index = np.asarray(image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE))
-    return standardize(np.sqrt(_local_shares(index, COLOURS)))
-
-
-def texture(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hu wu k"]:
-    """Describe pixels by the local binary patterns around them, at radius 1 and 3."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    shares = [_local_shares(_patterns(grey, radius), 10) for radius in (1, 3)]
-    return standardize(np.sqrt(np.concatenate(shares, axis=-1)))
-
-
-def gradients(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hu wu k"]:
-    """Describe pixels by histograms of oriented gradients (HOG), stride 8."""
-    grey = np.pad(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 4, mode="reflect")
-    blocks = feature.hog(grey, 9, (8, 8), (2, 2), feature_vector=False)
-    return standardize(blocks.reshape(*blocks.shape[:2], -1).astype(np.float32))
+    return standardize(np.sqrt(local_shares(index, COLOURS)))
 
 
 def superpixels(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hu wu k"]:
@@ -50,7 +36,7 @@ def superpixels(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hu wu k
     lab = lab.astype(np.float64)  # a variance is a small difference of large numbers
     # Smoothed, for on noisy frames SLIC falls apart into specks and merges them all.
     label = segmentation.slic(frame, 200, compactness=10, sigma=1, start_label=0)
-    pattern = _patterns(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 1)
+    pattern = patterns(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), 1)
     mean = _segment_means(lab, label)
     spread = np.sqrt(np.maximum(_segment_means(lab * lab, label) - mean * mean, 0))
     shares = np.sqrt(_segment_means(np.eye(10, dtype=np.float32)[pattern], label))
@@ -63,8 +49,6 @@ def superpixels(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hu wu k
 
 LOCAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "palette": palette,
-    "texture": texture,
-    "gradients": gradients,
     "superpixels": superpixels,
 }
 
@@ -77,7 +61,7 @@ def standardize(
     return (centred / (centred.std(axis=(0, 1)) + 1e-3)).astype(np.float32)
 
 
-def _local_shares(
+def local_shares(
     index: Int[np.ndarray, "h w"], kinds: int
 ) -> Float[np.ndarray, "hu wu kinds"]:
     """Return the share of each kind of pixel in a window around each grid point."""
@@ -94,7 +78,7 @@ def _local_shares(
     return cv2.blur(np.stack(small, axis=-1), (side, side))
 
 
-def _patterns(grey: UInt8[np.ndarray, "h w"], radius: int) -> Int[np.ndarray, "h w"]:
+def patterns(grey: UInt8[np.ndarray, "h w"], radius: int) -> Int[np.ndarray, "h w"]:
     """Return each pixel's rotation-invariant uniform local binary pattern, 0..9."""
     padded = np.pad(grey, radius, mode="reflect")
     pattern = feature.local_binary_pattern(padded, 8, radius, "uniform").astype(int)

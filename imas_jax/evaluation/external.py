@@ -74,7 +74,7 @@ def check_folder(
         f"masks in {masks.root}", "complete image files", "write these masks again"
     )
     if extra := sorted(set(masks.files) - set(expected)):
-        lines.append(f"{_some(extra, 10)}: masks, but no annotation; not scored")
+        lines.append(f"{_some(extra, 5)}: not among the sequences to score")
     return tuple(lines)
 
 
@@ -187,8 +187,8 @@ class _Notes:
     """Counts what is odd about masks while they are scored."""
 
     def __init__(self) -> None:
-        self._sizes: dict[tuple[int, int], int] = {}
-        self._example = ""
+        self._resized = 0
+        self._example, self._stretched = "", ""
         self._overlap: list[tuple[float, float]] = []
 
     def watch(
@@ -198,8 +198,12 @@ class _Notes:
         for pair in pairs:
             stored = masks.stored_size(clip.name, clip.frames[pair.index].name)
             if stored != pair.truth.shape:
-                self._sizes[stored] = self._sizes.get(stored, 0) + 1
-                self._example = f"{stored} to {pair.truth.shape}"
+                self._resized += 1
+                same = mask_folders.same_shape(stored, pair.truth.shape)
+                if not same or not self._stretched:
+                    self._example = f"{stored} to {pair.truth.shape}"
+                if not same:
+                    self._stretched = ", another shape: are they cut or squashed?"
             self._overlap.append(
                 (
                     metrics.jaccard(pair.prediction, pair.truth),
@@ -210,9 +214,11 @@ class _Notes:
 
     def lines(self) -> Iterator[str]:
         """Say what was odd."""
-        if self._sizes:
-            count = sum(self._sizes.values())
-            yield f"{count} mask(s) resized to their annotation, e.g. {self._example}"
+        if self._resized:
+            yield (
+                f"{self._resized} mask(s) resized to their annotation, e.g. "
+                f"{self._example}{self._stretched}"
+            )
         if not self._overlap:
             return
         plain, complement = np.mean(self._overlap, axis=0)

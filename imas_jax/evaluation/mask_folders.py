@@ -152,6 +152,13 @@ def open_masks(
     return MaskFolder(root, files, encoding, threshold, label)
 
 
+def same_shape(mask: tuple[int, ...], frame: tuple[int, ...]) -> bool:
+    """Tell whether a mask's (h, w) is its frame's, on whatever grid."""
+    h, w = mask
+    # A coarser grid may have rounded either side by one pixel.
+    return abs(h * frame[1] / (w * frame[0]) - 1) <= 1 / min(h, w)
+
+
 def read_values(path: Path) -> np.ndarray:
     """Read an image as `(h, w)` float32: label numbers / 255, or grey in [0, 1].
 

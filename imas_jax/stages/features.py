@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
@@ -17,7 +16,6 @@ from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.errors import UserError
 from imas_jax.models import pretrained
-from imas_jax.models.resnet import RESNET50
 from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs.run import Run
 from imas_jax.stages import network
@@ -26,7 +24,7 @@ from imas_jax.stages.predictor import inference_size
 Features = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "hu wu k"]]
 
 # Without weights: benchmarks/results/alignment.md says why.
-FALLBACK = "palette"
+FALLBACK = "superpixels"
 
 # theta of equations 11 and 13 by kind of features, for align.threshold = 0. The paper
 # says that its features need no tuning and prints no value. The others: where the mean
@@ -34,10 +32,7 @@ FALLBACK = "palette"
 THRESHOLDS = {
     "weights": 0.5,
     "stage1": 0.7,
-    "random": 0.4,
     "palette": 0.6,
-    "texture": 0.8,
-    "gradients": 0.7,
     "superpixels": 0.7,
 }
 
@@ -54,8 +49,6 @@ def judging(run: Run) -> Features:
         return frozen(config)
     if kind == "stage1":
         return _stage_1(run)
-    if kind == "random":
-        return _random(config.seed, config.predict.short_side)
     return local_features.LOCAL[kind]
 
 
@@ -84,8 +77,6 @@ def constraining(run: Run) -> tuple[Features, str, float]:
     identity = kind
     if kind == "stage1":
         identity += f" {run.result('discover')['identity']}"
-    if kind == "random":
-        identity += f" {run.config.seed}"
     return judging(run), identity, theta
 
 
@@ -142,37 +133,6 @@ def _frozen(weights: Path, backbone: str, short_side: int) -> Features:
     return _on_frames(deepest, variables, short_side)
 
 
-@lru_cache(maxsize=1)
-def _random(seed: int, short_side: int) -> Features:
-    """Build a ResNet-50 that saw nothing; batch norm takes the frame's statistics."""
-    model = RESNET50.published()
-    frames = jnp.zeros((1, 64, 64, 3))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), frames, train=False))
-    rng = np.random.default_rng(seed)
-    # Drawn here: compiling the network's own initialisers takes a minute on a CPU, and
-    # they start every block as identity.
-    variables = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _draw(rng, path[-1].key, leaf.shape), shapes
-    )
-
-    def stage_4(variables: Tree, frames: jax.Array) -> jax.Array:
-        out: Any = model.apply(variables, frames, train=True, mutable="batch_stats")
-        stages, _ = out
-        return stages[-1]
-
-    return _standardized(_on_frames(stage_4, variables, short_side))
-
-
-def _draw(
-    rng: np.random.Generator, name: str, shape: tuple[int, ...]
-) -> Float[np.ndarray, "..."]:
-    """Draw a kernel by He's rule (fan-out); scales are 1, biases 0."""
-    if name != "kernel":
-        return np.full(shape, float(name == "scale"), np.float32)
-    deviation = (2 / (shape[0] * shape[1] * shape[3])) ** 0.5
-    return (deviation * rng.standard_normal(shape)).astype(np.float32)
-
-
 def _stage_1(run: Run) -> Features:
     """Take the network whose masks are judged: its deepest features."""
     config = run.config
@@ -184,7 +144,9 @@ def _stage_1(run: Run) -> Features:
         return features.deep
 
     short_side = config.predict.short_side
-    return _standardized(_on_frames(deep, state.best_variables, short_side))
+    see = _on_frames(deep, state.best_variables, short_side)
+    # Centred, for no cosine was ever trained on them: all would be alike.
+    return lambda frame: local_features.standardize(see(frame))
 
 
 def _on_frames(
@@ -200,8 +162,3 @@ def _on_frames(
     # An argument of the compiled function: as constants they take minutes to compile.
     variables = jax.device_put(variables)
     return lambda frame: np.asarray(run(variables, frame[None]), np.float32)[0]
-
-
-def _standardized(features: Features) -> Features:
-    """Centre features that no cosine was ever trained on: all would be alike."""
-    return lambda frame: local_features.standardize(features(frame))

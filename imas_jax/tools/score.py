@@ -33,14 +33,17 @@ def work(run: Run) -> Output:
     scored = _annotated(config)
     opened = _open(config, found, scored)
     names = folder_lists.short_names(found)
-    entries, notes = [], []
+    entries: list[Entry] = []
+    told_of: dict[str, list[str]] = {}  # by line, the folders it is about
     for name, (masks, lines) in zip(names, opened, strict=True):
         clips = [one.clip for one in scored]
         told = external.score_folder(masks, config.data, clips, config.evaluate.partial)
         entries.append(Entry(name, "given", told.scores, _rule(masks)))
-        notes += [f"{name}: {line}" for line in (*lines, *told.notes)]
+        for line in (*lines, *told.notes):
+            told_of.setdefault(line, []).append(name)
     if config.evaluate.baseline:
         entries.insert(0, _baseline(run, scored))
+    notes = [f"{', '.join(some)}: {line}" for line, some in told_of.items()]
     if config.evaluate.partial:
         kept, cut = compare.on_common_frames(entries)
         _check_common(kept, config)

@@ -5,7 +5,7 @@ checkpoints of a sweep of runs (`align.sweep`). Nothing is trained and no annota
 read; what is compared is only how well masks agree with motion or with themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,12 @@ OBJECT = 0.5  # a soft mask above it is object, as in equation 13's comparison
 
 def work(run: Run) -> Output:
     """Rank all candidates; the table is logged and stored."""
+    if run.config.align.features == "stage1":
+        raise UserError(
+            "align.features = 'stage1'",
+            "features that do not belong to one of the networks that are compared",
+            "leave it out, or name weights, superpixels or palette",
+        )
     judge = align.make_judge(run, align.moving_from_frames(run))
     if run.config.align.masks:
         groups = list(_score_folders(run, judge))
@@ -53,44 +59,70 @@ def _clips(config: ConfigDict) -> tuple[Clip, ...]:
 def _score_folders(run: Run, judge: align.Judge) -> Iterator[ranking.Scored]:
     clips = _clips(run.config)
     found = folder_lists.paths(run.config.align.masks, "align.masks")
-    opened = _open(run, found, clips)
+    opened, judged = _open(run, found, clips)
     names = folder_lists.short_names(found)
-    common = [clip for clip in clips if all(clip.name in f.files for f in opened)]
     for name, masks in zip(names, opened, strict=True):
         scored = {
-            clip.name: [
-                judge(clip, t, _candidate(masks, clip, t))
-                for t in align.judged_frames(run, clip)
-            ]
-            for clip in common
+            clip.name: [judge(clip, t, _candidate(masks, clip, t)) for t in frames]
+            for clip, frames in judged
         }
         yield ranking.Scored((name,), scored)
 
 
-def _open(run: Run, folders: list[Path], clips: tuple[Clip, ...]) -> list[MaskFolder]:
-    """Open all mask folders; everything wrong with any of them is told at once."""
+def _judged_frames(run: Run, folders: Sequence[MaskFolder], clip: Clip) -> list[int]:
+    """Return the frames to judge: of all, not an end that some folder lacks.
+
+    Flow methods leave no mask of a sequence's last frame.
+    """
+    wanted, ends = align.judged_frames(run, clip), (0, len(clip.frames) - 1)
+    if run.config.align.judged != "all":
+        return wanted
+    return [
+        t
+        for t in wanted
+        if t not in ends
+        or all(folder.find(clip.name, clip.frames[t].name) for folder in folders)
+    ]
+
+
+def _open(
+    run: Run, folders: list[Path], clips: tuple[Clip, ...]
+) -> tuple[list[MaskFolder], list[tuple[Clip, list[int]]]]:
+    """Open all mask folders; everything wrong with any of them is told at once.
+
+    Returns:
+        The folders; the clips that all of them have, with the frames to judge.
+    """
     problems, opened = ProblemList(), []
     for folder in folders:
         try:
             opened.append(mask_folders.open_masks(folder, threshold=OBJECT))
         except UserError as error:
             problems.add(folder, error.found)
-    common = [clip for clip in clips if all(clip.name in f.files for f in opened)]
+    common = [
+        (clip, _judged_frames(run, opened, clip))
+        for clip in clips
+        if all(clip.name in masks.files for masks in opened)
+    ]
+    known = {name for masks in opened for name in masks.files}
+    left_out = sorted(known - {clip.name for clip, _ in common})
+    if common and left_out:
+        logging.warning(
+            "not judged, for not every folder has them or they have no frames: %s",
+            ", ".join(left_out),
+        )
+    for clip, frames in common:
+        if not frames:
+            problems.add(clip.name, "no frame has a mask in every folder")
     for masks in opened:
-        left_out = sorted(set(masks.files) - {clip.name for clip in common})
-        if common and left_out:
-            logging.warning(
-                "%s: not judged, for not every folder has them or they have no "
-                "frames: %s",
-                masks.root,
-                ", ".join(left_out),
-            )
-        _check_masks(run, masks, common, problems)
+        _check_masks(masks, common, problems)
     if opened and not common:
-        frames = ", ".join(clip.name for clip in clips[:5])
+        clips_there = ", ".join(clip.name for clip in clips[:5])
         for masks in opened:
             there = ", ".join(list(masks.files)[:5])
-            problems.add(masks.root, f"sequences {there}; the frames are of {frames}")
+            problems.add(
+                masks.root, f"sequences {there}; the frames are of {clips_there}"
+            )
     problems.raise_if_any(
         "align.masks",
         "folders <sequence>/<frame>.png with masks of every judged frame, of the "
@@ -98,17 +130,17 @@ def _open(run: Run, folders: list[Path], clips: tuple[Clip, ...]) -> list[MaskFo
         "repair or leave out what is named; --config.align.judged=first wants masks "
         "of first frames only",
     )
-    return opened
+    return opened, common
 
 
 def _check_masks(
-    run: Run, masks: MaskFolder, clips: list[Clip], problems: ProblemList
+    masks: MaskFolder, judged: Sequence[tuple[Clip, list[int]]], problems: ProblemList
 ) -> None:
     """Look at every judged mask: there, readable, of the right shape, not all empty."""
     empty = True
-    for clip in clips:
+    for clip, frames in judged:
         missing = []
-        for t in align.judged_frames(run, clip):
+        for t in frames:
             path = masks.find(clip.name, clip.frames[t].name)
             if path is None:
                 missing.append(clip.frames[t].name)
@@ -119,22 +151,15 @@ def _check_masks(
             except UserError as error:
                 problems.add(path, error.found)
                 continue
-            if not _same_shape(values.shape, clip.size):
+            if not mask_folders.same_shape(values.shape, clip.size):
                 problems.add(path, f"is {values.shape} (h, w), its frame {clip.size}")
         if missing:
             some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             problems.add(
                 masks.root / clip.name, f"{len(missing)} mask(s) missing: {some}"
             )
-    if clips and empty:
+    if judged and empty:
         logging.warning("%s: every judged mask is empty; it scores 0", masks.root)
-
-
-def _same_shape(mask: tuple[int, ...], frame: tuple[int, int]) -> bool:
-    """Tell whether a mask is its frame's, on whatever grid."""
-    h, w = mask
-    # A coarser grid may have rounded either side by one pixel.
-    return abs(h * frame[1] / (w * frame[0]) - 1) <= 1 / min(h, w)
 
 
 def _candidate(masks: MaskFolder, clip: Clip, t: int) -> alignment.CandidateMasks:

@@ -64,7 +64,7 @@ def test_sides_need_not_be_multiples_of_the_stride(name, size):
 def test_shares_are_of_area_though_the_grid_does_not_fit():
     index = np.zeros((40, 54), int)  # 54 = 13 steps of 4 2/13 pixels
     index[:, 27:] = 2
-    shares = local_features._local_shares(index, 3)
+    shares = local_features.local_shares(index, 3)
     assert shares.shape == (10, 13, 3)
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-6)
     assert not shares[..., 1].any()

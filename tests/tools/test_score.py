@@ -176,7 +176,14 @@ def test_folders_with_nothing_in_common_are_refused(data, tmp_path):
 def test_a_sequence_without_annotation_is_named(data, tmp_path):
     truth = {**data[1], "stranger": data[1]["cup-pan"]}
     told = score(data, [write(tmp_path / "more", truth)], tmp_path / "run")
-    assert told["notes"] == ["more: stranger: masks, but no annotation; not scored"]
+    assert told["notes"] == ["more: stranger: not among the sequences to score"]
+
+
+def test_what_is_odd_about_several_folders_is_one_line(data, tmp_path):
+    truth = {**data[1], "stranger": data[1]["cup-pan"]}
+    folders = [write(tmp_path / name, truth) for name in ("a", "b")]
+    told = score(data, folders, tmp_path / "run")
+    assert told["notes"] == ["a, b: stranger: not among the sequences to score"]
 
 
 def test_masks_of_another_size_are_scored_and_it_is_said(data, tmp_path):
@@ -188,6 +195,14 @@ def test_masks_of_another_size_are_scored_and_it_is_said(data, tmp_path):
     assert told["notes"] == [
         "large: 8 mask(s) resized to their annotation, e.g. (96, 160) to (48, 80)"
     ]
+
+
+def test_masks_of_another_shape_are_scored_and_questioned(data, tmp_path):
+    folder = write(tmp_path / "square", data[1], lambda m: m[:, :48])
+    (note,) = score(data, [folder], tmp_path / "run")["notes"]
+    assert note.endswith(
+        "e.g. (48, 48) to (48, 80), another shape: are they cut or squashed?"
+    )
 
 
 def test_the_backgrounds_channel_is_suspected(data, tmp_path):

@@ -120,12 +120,36 @@ def test_one_frame_is_enough_to_judge_by_looks_but_not_by_motion(tmp_path):
         tune(tmp_path / "frames", folders, tmp_path / "run", score="motion")
 
 
-def test_only_shared_sequences_are_judged(frames, tmp_path):
+def test_a_last_frame_without_a_mask_is_not_judged_for_anybody(frames, tmp_path):
+    root, truth = frames
+    a = write(tmp_path / "a", truth, "0/255")
+    b = write(tmp_path / "b", truth, "0/255")
+    for name in truth:
+        (b / name / "00002.png").unlink()
+    told = tune(root, [a, b], tmp_path / "run", judged="all", score="motion")
+    scores = [row["score"] for row in told["ranking"]]
+    assert scores[0] == scores[1]
+    (b / "one/00001.png").unlink()
+    with pytest.raises(UserError, match=r"b/one: 1 mask.s. missing: 00001"):
+        tune(root, [a, b], tmp_path / "run", judged="all", score="motion")
+
+
+def test_features_of_a_network_under_comparison_do_not_judge(frames, tmp_path):
+    folder = write(tmp_path / "a", frames[1], "0/255")
+    with pytest.raises(UserError, match="stage1"):
+        tune(frames[0], [folder], tmp_path / "run", features="stage1")
+
+
+def test_only_shared_sequences_are_judged_and_one_line_says_so(
+    frames, tmp_path, caplog
+):
     root, truth = frames
     a = write(tmp_path / "a", truth, "0/255")
     b = write(tmp_path / "b", {"two": truth["two"]}, "0/255")
     told = tune(root, [a, b], tmp_path / "run")
     assert list(told["ranking"][0]["sequences"]) == ["two"]
+    warned = [r.message for r in caplog.records if "not judged" in r.message]
+    assert [line.endswith(": one") for line in warned] == [True]
 
 
 def test_everything_wrong_with_mask_folders_is_told_at_once(frames, tmp_path):
