@@ -17,6 +17,8 @@ from jaxtyping import Float
 from imas_jax.rendered import bodies, sheets, textures
 
 REFERENCE = 240  # height that numbers below are for
+Displacement = Callable[[float], np.ndarray]  # time -> (h, w, 2), pixels
+Gain = Callable[[float], np.ndarray]  # time -> (h, w), a factor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +69,8 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> sheets.Scene:
 
 
 def draw_velocity(rng: np.random.Generator, unit: float) -> np.ndarray:
-    """Draw a velocity, mostly sideways, from a third of a pixel to 20 px a frame."""
-    speed = unit * np.exp(rng.uniform(np.log(0.35), np.log(20.0)))
+    """Draw a velocity, mostly sideways, from a fifth of a pixel to 20 px a frame."""
+    speed = unit * np.exp(rng.uniform(np.log(0.2), np.log(20.0)))
     angle = rng.choice([0, np.pi]) + rng.normal() * 0.5
     return speed * np.array([np.cos(angle), np.sin(angle)])
 
@@ -191,7 +193,9 @@ def draw_backdrop(
         ground = textures.draw_texture(rng, size)
         image = image * (1 - below[..., None]) + ground * below[..., None]
     nearness = _nearness(rng, size, line)
-    stir = _stir(rng, size, below)
+    if rng.random() < 0.2:
+        below = np.ones_like(below)  # nothing but water, should there be any
+    stir, shine = _stir(rng, size, below)
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
 
     def backdrop(time: float) -> Float[np.ndarray, "h w 3"]:
@@ -202,9 +206,10 @@ def draw_backdrop(
         if stir is not None:
             offset = stir(time)
             there_x, there_y = there_x + offset[..., 0], there_y + offset[..., 1]
-        return cv2.remap(
+        seen = cv2.remap(
             image, there_x, there_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
+        return seen if shine is None else seen * shine(time)[..., None]
 
     return backdrop
 
@@ -225,43 +230,61 @@ def _nearness(
 
 def _stir(
     rng: np.random.Generator, size: tuple[int, int], below: np.ndarray
-) -> Callable[[float], Float[np.ndarray, "h w 2"]] | None:
-    """Draw ripples of water below the line, or leaves in the wind; or nothing."""
+) -> tuple[Displacement | None, Gain | None]:
+    """Draw leaves in the wind, or water below the line that ripples and glints.
+
+    Returns:
+        What it does to places and to brightness, by time; None for nothing.
+    """
     chance = rng.random()
     unit = size[0] / REFERENCE
-    if chance > 0.35:
-        return None
-    if chance > 0.2:
-        where = textures.octaves(rng, size, 3, 1.0) > rng.uniform(0.3, 0.8)
-        weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 4 * unit)
-        grain = [
-            textures.octaves(rng, size, int(rng.integers(3, 6)), 0.5) for _ in "xyxy"
-        ]
-        fields = 4 * (np.stack(grain, -1) - 0.5) * weight[..., None]
-        strength, rate = unit * rng.uniform(0.2, 1.5), rng.uniform(0.3, 1.5)
-
-        def flutter(time: float) -> Float[np.ndarray, "h w 2"]:
-            now, then = np.sin(rate * time), np.cos(rate * time)
-            return np.float32(strength) * (
-                fields[..., :2] * np.float32(now) + fields[..., 2:] * np.float32(then)
-            )
-
-        return flutter
+    if chance > 0.4:
+        return None, None
+    if chance > 0.22:
+        return _leaves(rng, size, unit), None
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     waves = []
     for _ in range(3):
         length = unit * rng.uniform(8, 50)
         angle = np.pi / 2 + rng.normal() * 0.4
         phase = (x * np.cos(angle) + y * np.sin(angle)) * np.float32(6.283 / length)
-        waves.append((phase, rng.uniform(0.2, 2.0), unit * rng.uniform(0.1, 1.0)))
+        high = unit * np.exp(rng.uniform(np.log(0.1), np.log(2.5)))
+        waves.append((phase, rng.uniform(0.2, 2.0), high))
 
-    def ripple(time: float) -> Float[np.ndarray, "h w 2"]:
+    def ripple(time: float) -> np.ndarray:
         total = sum(a * np.sin(p + np.float32(rate * time)) for p, rate, a in waves)
-        return np.stack([0.6 * total * below, total * below], axis=-1).astype(
-            np.float32
+        return np.stack([0.6 * total * below, total * below], -1).astype(np.float32)
+
+    if rng.random() < 0.4:
+        return ripple, None
+    phases = 20 * np.stack([textures.octaves(rng, size, 5, 0.7) for _ in "ab"])
+    rates, strength = rng.uniform(0.2, 2.0, 2), rng.uniform(0.1, 0.6)
+
+    def glint(time: float) -> np.ndarray:
+        first, second = (
+            np.sin(p + np.float32(r * time)) for p, r in zip(phases, rates, strict=True)
+        )
+        return (1 + strength * below * first * second).astype(np.float32)
+
+    return ripple, glint
+
+
+def _leaves(
+    rng: np.random.Generator, size: tuple[int, int], unit: float
+) -> Displacement:
+    where = textures.octaves(rng, size, 3, 1.0) > rng.uniform(0.3, 0.8)
+    weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 4 * unit)
+    grain = [textures.octaves(rng, size, int(rng.integers(3, 6)), 0.5) for _ in "xyxy"]
+    fields = 4 * (np.stack(grain, -1) - 0.5) * weight[..., None]
+    strength, rate = unit * rng.uniform(0.2, 1.5), rng.uniform(0.3, 1.5)
+
+    def flutter(time: float) -> np.ndarray:
+        now, then = np.sin(rate * time), np.cos(rate * time)
+        return np.float32(strength) * (
+            fields[..., :2] * np.float32(now) + fields[..., 2:] * np.float32(then)
         )
 
-    return ripple
+    return flutter
 
 
 def _shadow(
