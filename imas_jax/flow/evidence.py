@@ -111,8 +111,8 @@ def to_grid(
 def chain(first: Motion, second: Motion) -> Motion:
     """Return the motion a -> c of a -> b and b -> c."""
     return Motion(
-        first.flow + _follow(second.flow, first.flow),
-        second.opposite + _follow(first.opposite, second.opposite),
+        first.flow + follow(second.flow, first.flow),
+        second.opposite + follow(first.opposite, second.opposite),
         second.homography @ first.homography,
     )
 
@@ -183,8 +183,8 @@ def _look(
     h, w = frame.shape[:2]
     flow = motion_there.flow
     camera = motion.background_flow(motion_there.homography, (h, w), (2 * h, 2 * w))
-    miss = np.linalg.norm(flow + _follow(motion_there.opposite, flow), axis=-1)
-    there = _follow(other, camera, outside=cv2.BORDER_CONSTANT)
+    miss = np.linalg.norm(flow + follow(motion_there.opposite, flow), axis=-1)
+    there = follow(other, camera, outside=cv2.BORDER_CONSTANT)
     change = np.abs(there - frame).mean(axis=-1)
     change[there.min(axis=-1) < 0] = 0  # beyond the other frame nothing is known
     sign = np.float32(-1 if backward else 1)
@@ -192,12 +192,18 @@ def _look(
     return np.concatenate(channels, axis=-1), sign * camera
 
 
-def _follow(
+def follow(
     values: Float[np.ndarray, "h w k"],
     flow: Float[np.ndarray, "h w 2"],
     outside: int = cv2.BORDER_REPLICATE,
 ) -> Float[np.ndarray, "h w k"]:
-    """Read values where flow leads; -1 or the border's value outside."""
+    """Read values of another frame where the flow leads.
+
+    Args:
+        values: On the grid of the other frame.
+        flow: There, in pixels of a frame twice the grid's size.
+        outside: Beyond the frame: the border's value, or -1 for a constant border.
+    """
     h, w = flow.shape[:2]
     x = np.arange(w, dtype=np.float32)[None] + flow[..., 0] / 2
     y = np.arange(h, dtype=np.float32)[:, None] + flow[..., 1] / 2

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from imas_jax.data import clips as clips_lib
-from imas_jax.flow import evidence, files
+from imas_jax.flow import evidence, files, steady
 
 REACH = max(evidence.OFFSETS)
 
@@ -30,15 +30,13 @@ def of_clip(
         gap: Frames between the two of a pair; neighbours are that far apart.
     """
     for start, end in clips_lib.shots(clip):
+        if end - start <= gap:
+            yield from np.zeros((end - start, *clip.size), np.float32)
+            continue
         window = _Window(flow, clip, gap, start, end)
-        for t in range(start, end):
-            if end - start <= gap:
-                yield np.zeros(clip.size, np.float32)
-            else:
-                likely = network(window.observe(t))
-                yield cv2.resize(
-                    likely, clip.size[::-1], interpolation=cv2.INTER_LINEAR
-                )
+        entries = (window.entry(network, t) for t in range(start, end))
+        for likely in steady.steady(entries, gap):
+            yield cv2.resize(likely, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 class _Window:
@@ -57,6 +55,12 @@ class _Window:
         self._frames: dict[int, np.ndarray] = {}
         self._ahead: dict[int, evidence.Motion] = {}
         self._behind: dict[int, evidence.Motion] = {}
+
+    def entry(self, network: evidence.Network, t: int) -> steady.Entry:
+        """Return what the network says of a frame, and where its neighbours lie."""
+        seen = self.observe(t)
+        motions = self._ahead.get(t), self._behind.get(t)
+        return steady.Entry(network(seen), float(seen.scales[0]), *motions)
 
     def observe(self, t: int) -> evidence.Observation:
         """Gather what the network is given of a frame."""
