@@ -53,6 +53,14 @@ def entry() -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except PermissionError as error:  # whatever was to be read or written
+        told = UserError(
+            f"{error.filename}: {error.strerror}",
+            "the right to read the data and to write to the workdir",
+            "correct the permissions, or choose another --config.workdir",
+        )
+        sys.stderr.write(f"error: {told}\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command again: it continues\n")
         sys.exit(130)

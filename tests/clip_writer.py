@@ -60,3 +60,12 @@ def config(root: Path | str, layout: str = "folders", **data) -> ConfigDict:
     made = davis.get_config()
     made.data.update({"root": str(root), "layout": layout, **data})
     return made
+
+
+def damage_inside(path: Path, length: int = 4096) -> None:
+    """Overwrite the middle of a file with other bytes, none of them a JPEG's marker."""
+    data = bytearray(path.read_bytes())
+    other = np.random.default_rng(0).integers(0, 255, length, dtype=np.uint8)
+    start = (len(data) - length) // 2
+    data[start : start + length] = other.tobytes()
+    path.write_bytes(bytes(data))

@@ -1,3 +1,4 @@
+import errno
 import logging
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imas_jax import commandline
+from imas_jax import commandline, main
 from imas_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -107,3 +108,14 @@ def test_libraries_are_heard_only_when_they_warn(path, level, shown):
     number = logging.getLevelName(level)
     record = logging.LogRecord("absl", number, path, 1, "words", None, None)
     assert commandline.is_for_people(record) is shown
+
+
+def test_what_the_system_forbids_is_one_message_and_exit_code_2(monkeypatch, capsys):
+    def forbidden(*arguments, **more):
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/secret")
+
+    monkeypatch.setattr(main.app, "run", forbidden)
+    monkeypatch.setattr(sys, "argv", ["main"])
+    with pytest.raises(SystemExit, match="2"):
+        main.entry()
+    assert "/data/secret: Permission denied\n  expected:" in capsys.readouterr().err

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 from PIL import Image
 
 from imas_jax import errors
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import layouts
+from imas_jax.data import images, layouts
 from imas_jax.data.datasets import DATASETS, GroundTruth
 
 VOID = 255  # of palette images
@@ -80,12 +81,13 @@ def annotated_frames(data: ConfigDict, clip: clips_lib.Clip) -> dict[int, Annota
 def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
     """Find what is wrong with ground truth before anything is scored.
 
-    Every annotation is read. Clips without annotations are fine where no clip has any.
+    Every annotation is read. What does not fit is not scored, and told in the log:
+    annotations without frame, and frames without annotation where the dataset annotates
+    all of them. Clips without annotations are fine where no clip has any.
 
     Raises:
         UserError: One list: unreadable files, objects or (DAVIS) masks of another size
-            than their frame, annotations without frame; and frames without annotation
-            where the dataset annotates all, unless `data.partial`.
+            than their frame.
     """
     matched = [_match(data, clip) for clip in clips]
     if not any(frames for frames, _ in matched):
@@ -93,12 +95,10 @@ def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
     form, problems = _form(data), errors.ProblemList()
     assert form is not None  # there are annotations
     for clip, (frames, lonely) in zip(clips, matched, strict=True):
-        for path in lonely if not data.partial else ():
-            problems.add(path, "annotates a frame that is not there")
         bare = [f.name for f in clip.frames if f.index not in frames]
-        if bare and form.complete and not data.partial:
-            some = ", ".join(bare[:5])
-            problems.add(clip.name, f"{len(bare)} frame(s) without annotation: {some}")
+        if form.complete:
+            _tell(clip.name, bare, "frame(s) without annotation")
+        _tell(clip.name, [p.name for p in lonely], "annotation(s) without frame")
         for index, annotation in frames.items():
             try:
                 shape = read_annotation(annotation).shape
@@ -110,10 +110,15 @@ def check(data: ConfigDict, clips: Sequence[clips_lib.Clip]) -> None:
                 problems.add(where, f"is {shape} (h, w), frame {index} is not")
     problems.raise_if_any(
         f"annotations of {data.root}",
-        "a readable mask of every frame the dataset annotates, and of no other",
-        "restore the published annotations; for a partial copy set "
-        "--config.data.partial=True; masks need none: --config.stage=predict",
+        "readable masks of their frames' size",
+        "restore the published annotations; masks need none: --config.stage=predict",
     )
+
+
+def _tell(clip: str, names: list[str], what: str) -> None:
+    if names:
+        some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        logging.warning("%s: not scored, %d %s: %s", clip, len(names), what, some)
 
 
 def read_annotation(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
@@ -158,8 +163,8 @@ def _match(data: ConfigDict, clip: clips_lib.Clip) -> Matched:
     folder = _folder(form, data, clip)
     if form.form == "fbms":
         return _by_number(form, clip, folder)
-    objects = [p for p in folder.glob("*") if p.is_dir()] if form.objects else []
-    return _by_stem(clip, tuple(sorted(objects)) or (folder,))
+    objects = [p for p in _files(folder) if p.is_dir()] if form.objects else []
+    return _by_stem(clip, tuple(objects) or (folder,))
 
 
 def _folder(form: GroundTruth, data: ConfigDict, clip: clips_lib.Clip) -> Path:
@@ -179,11 +184,27 @@ def _folder(form: GroundTruth, data: ConfigDict, clip: clips_lib.Clip) -> Path:
     return next((path for path in folders if path.parent.is_dir()), folders[-1])
 
 
+def _files(folder: Path) -> list[Path]:
+    """List a folder in order; one that is not there holds nothing.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise errors.UserError(
+            f"{folder} cannot be read ({error.strerror})",
+            "annotations, and the right to read them",
+            "correct the permissions; masks need none: --config.stage=predict",
+        ) from error
+
+
 def _by_stem(clip: clips_lib.Clip, folders: tuple[Path, ...]) -> Matched:
     """Match frames and annotation files by name, over one folder an object."""
     files: dict[str, list[Path]] = {}
     for folder in folders:
-        for path in sorted(folder.glob("*")):
+        for path in _files(folder):
             if path.suffix.lower() in (".png", ".bmp") and path.name[0] != ".":
                 files.setdefault(path.stem, []).append(path)
     frames = {
@@ -218,7 +239,7 @@ def _fbms_paths(
     In the colour type `.pgm` files are probability maps, and so are files with PROB in
     their name: neither is ground truth.
     """
-    files = [p for p in sorted(folder.glob("*")) if "PROB" not in p.stem]
+    files = [p for p in _files(folder) if "PROB" not in p.stem]
     colour = [p for p in files if p.suffix.lower() == ".ppm"]
     if colour:
         return colour, "fbms_colour"
@@ -240,7 +261,7 @@ def _read_mask(path: Path, annotation: Annotation) -> tuple[np.ndarray, np.ndarr
                 void = (numbers == VOID) & (last != [255, 255, 255])
                 return (numbers > 0) & ~void, void
             grey = np.asarray(image.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except images.UNREADABLE as error:
         raise errors.UserError(
             f"annotation {path} cannot be read: {error}",
             "a complete image file",

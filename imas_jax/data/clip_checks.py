@@ -6,6 +6,7 @@ is right and wrong is told in `clips.py`.
 
 import concurrent.futures
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from imas_jax import errors
 from imas_jax.data import images, layouts
 from imas_jax.data.datasets import DATASETS
 
+# Bytes. Files and folders are named after clips and frames, with up to 50 bytes around
+# them, and 255 is the limit of file systems.
+LONGEST_NAME = 200
 SHORTEST_SIDE = 16  # px: below it no flow estimator works
 
 
@@ -69,11 +73,14 @@ def check_listing(
         problems: Gets what must be repaired.
         notes: Gets what is worth a warning.
     """
-    missing = [p for p in listing.paths if not p.exists()]
-    present = [p for p in listing.paths if p.exists()]
+    if listing.problem:
+        problems.add(listing.name, listing.problem)
+        return (0, 0)
+    present = [p for p in listing.paths if p.is_file()]
     gaps = notes if partial else problems
-    for path in missing:
-        gaps.add(path, "is listed in the image set but missing; copy it again")
+    for path in listing.paths:
+        if not path.is_file():
+            gaps.add(path, _absence(path))
     check_numbering(listing.name, present, problems, gaps)
     if len(present) < fewest:
         why = "motion needs two: " if fewest > 1 else ""
@@ -93,6 +100,22 @@ def check_listing(
             listing.name, f"frames are {usual}; no side may be under {SHORTEST_SIDE} px"
         )
     return usual
+
+
+def check_names(
+    listings: Sequence[layouts.Listing], problems: errors.ProblemList
+) -> None:
+    """Find names that the files of later stages cannot bear."""
+    for listing in listings:
+        for name in (listing.name, *(path.stem for path in listing.paths)):
+            length = len(os.fsencode(name))
+            if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+                problems.add(ascii(name), "the name is not UTF-8; rename it")
+            elif length > LONGEST_NAME:
+                problems.add(
+                    f"{name[:40]}...",
+                    f"a name of {length} bytes; no more than {LONGEST_NAME}: rename it",
+                )
 
 
 def check_numbering(
@@ -122,3 +145,12 @@ def check_numbering(
                 f"{name}: between {before.name} and {after.name}",
                 f"{lost} frame(s) missing; copy them again or renumber",
             )
+
+
+def _absence(path: Path) -> str:
+    """Say why a listed frame is no file."""
+    if path.exists():
+        return "is no file but a pipe or a device; put the frame in its place"
+    if path.is_symlink():
+        return "is a link to nothing; copy the frame itself"
+    return "is listed in the image set but missing; copy it again"

@@ -11,7 +11,7 @@ datasets. No annotation is read here. What is checked, and how odd input is trea
 - frames of one clip must have one size; clips may differ, unless `data.size` is set;
 - clips of one frame, sides under 16 px, empty, truncated, unreadable files: refused;
 - hidden files and files that are no images are left alone; names may hold spaces and
-  any Unicode;
+  any Unicode, in 200 bytes of UTF-8; pipes, devices and broken links: refused;
 - grey, RGBA, CMYK, 16-bit and EXIF-rotated images: see `images.py`; videos `video.py`.
 """
 
@@ -133,9 +133,11 @@ def find_clips(
     """
     split = data.split if split is None else split
     listings = layouts.list_clips(data, split)
-    if layouts.resolve(data) in layouts.OF_FILMS:
-        return _video_clips(data, [listing.paths[0] for listing in listings])
     problems, notes = errors.ProblemList(), errors.ProblemList()
+    clip_checks.check_names(listings, problems)
+    if layouts.resolve(data) in layouts.OF_FILMS:
+        paths = [listing.paths[0] for listing in listings]
+        return _video_clips(data, paths, problems)
     clip_checks.check_counts(listings, data, split, notes if data.partial else problems)
     found = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -143,7 +145,7 @@ def find_clips(
             size = clip_checks.check_listing(
                 listing, pool, decode, data.partial, fewest, problems, notes
             )
-            present = [p for p in listing.paths if p.exists()]
+            present = [p for p in listing.paths if p.is_file()]
             frames = tuple(Frame(p.stem, p, i) for i, p in enumerate(present))
             found.append(Clip(listing.name, frames, _working(data, size), size))
     for note in notes.problems:
@@ -175,27 +177,52 @@ def shots(clip: Clip) -> Iterator[tuple[int, int]]:
 def check_pixels(clips: Sequence[Clip]) -> None:
     """Decode every image of some clips, as work that takes hours should first.
 
-    Neighbours that are the same file twice are worth a warning: nothing moves there.
+    Neighbours that are the same file twice are worth a warning (nothing moves there),
+    and so are JPEGs that decode with a contradiction.
 
     Raises:
         UserError: One list of all damaged files.
     """
-    paths = [f.path for clip in clips for f in clip.frames if f.path is not None]
     problems = errors.ProblemList()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        headers = pool.map(lambda path: images.inspect(path, decode=True), paths)
-        sums = pool.map(lambda path: zlib.crc32(path.read_bytes()), paths)
-        for path, header in zip(paths, headers, strict=True):
-            if header.problem:
-                problems.add(path, header.problem)
-        for (before, a), (after, b) in itertools.pairwise(
-            zip(paths, sums, strict=True)
-        ):
-            if a == b and before.parent == after.parent:
-                logging.warning("%s repeats %s: no motion there", after, before.name)
+        for clip in clips:
+            paths = [frame.path for frame in clip.frames if frame.path is not None]
+            looks = list(zip(paths, pool.map(_look, paths), strict=True))
+            for path, look in looks:
+                if look.problem:
+                    problems.add(path, look.problem)
+            for (before, a), (after, b) in itertools.pairwise(looks):
+                if a.checksum == b.checksum and not a.problem:
+                    logging.warning(
+                        "%s repeats %s: no motion there", after, before.name
+                    )
+            if suspect := [path.name for path, look in looks if look.suspect]:
+                logging.warning(
+                    "%s: %d frame(s) may be damaged inside, although they decode: %s",
+                    clip.name,
+                    len(suspect),
+                    ", ".join(suspect[:5]),
+                )
     problems.raise_if_any(
         "frames", "images that decode to their end", "copy them again from their source"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What one image file is worth."""
+
+    problem: str
+    checksum: int = 0
+    suspect: bool = False
+
+
+def _look(path: Path) -> _Look:
+    problem = images.inspect(path, decode=True).problem
+    if problem:
+        return _Look(problem)
+    checksum = zlib.crc32(path.read_bytes())
+    return _Look("", checksum, images.conceals_damage(path))
 
 
 def pair_of_frame(clip: Clip, index: int, gap: int = 1) -> Pair | None:
@@ -212,10 +239,12 @@ def pair_of_frame(clip: Clip, index: int, gap: int = 1) -> Pair | None:
     return Pair(0, first, first + gap)
 
 
-def _video_clips(data: ConfigDict, paths: Sequence[Path]) -> tuple[Clip, ...]:
-    if len(paths) == 1:
+def _video_clips(
+    data: ConfigDict, paths: Sequence[Path], problems: errors.ProblemList
+) -> tuple[Clip, ...]:
+    if len(paths) == 1 and not problems.problems:
         return (_video_clip(data, paths[0]),)
-    problems, found = errors.ProblemList(), []
+    found = []
     for path in paths:
         try:
             found.append(_video_clip(data, path))

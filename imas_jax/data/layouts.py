@@ -30,20 +30,31 @@ FILMS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif")
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The files of one clip, in order, as found or as a list file promises them."""
+    """The files of one clip, in order, as found or as a list file promises them.
+
+    Attributes:
+        name: Of the clip.
+        paths: Its files; what a file is, and whether it is there, is checked later.
+        problem: Why they could not be listed, or "".
+    """
 
     name: str
     paths: tuple[Path, ...]
+    problem: str = ""
 
 
 def list_clips(data: ConfigDict, split: str) -> list[Listing]:
     """List every clip of a split.
 
     Raises:
-        UserError: If the root, the split or a named sequence is not there.
+        UserError: If the root, the split or a named sequence is not there, or folders
+            above the clips cannot be read.
     """
     layout = resolve(data)
-    listings = LAYOUTS[layout](data, split)
+    try:
+        listings = LAYOUTS[layout](data, split)
+    except OSError as error:
+        raise _unreadable(data, error) from error
     return select(listings, data.sequences)
 
 
@@ -51,9 +62,15 @@ def resolve(data: ConfigDict) -> str:
     """Return `data.layout`, with "auto" decided by what the root looks like.
 
     Raises:
-        UserError: If the root is not set or does not exist.
+        UserError: If the root is not set, does not exist or cannot be read.
     """
-    root = Path(data.root)
+    try:
+        return _resolve(data, Path(data.root))
+    except OSError as error:
+        raise _unreadable(data, error) from error
+
+
+def _resolve(data: ConfigDict, root: Path) -> str:
     if not data.root or not root.exists():
         raise errors.UserError(
             f"data.root = {data.root!r} does not exist"
@@ -61,6 +78,12 @@ def resolve(data: ConfigDict) -> str:
             else "no data.root",
             "a folder of frames, a dataset, or a video file",
             "set --config.data.root=PATH",
+        )
+    if not root.is_dir() and not root.is_file():
+        raise errors.UserError(
+            f"data.root = {data.root!r} is neither a folder nor a file",
+            "a folder of frames, a dataset, or a video file",
+            "store what comes through a pipe or a device in a file first",
         )
     if data.layout != "auto":
         if data.layout != "video" and not root.is_dir():
@@ -77,6 +100,14 @@ def resolve(data: ConfigDict) -> str:
     if any(map(images.is_image, root.iterdir())):
         return "folder"
     return "folders" if _visible_folders(root) or not _films(root) else "videos"
+
+
+def _unreadable(data: ConfigDict, error: OSError) -> errors.UserError:
+    return errors.UserError(
+        f"{error.filename or data.root} cannot be read ({error.strerror})",
+        "a folder of frames, a dataset, or a video file, and the right to read it",
+        "correct --config.data.root, or the permissions there",
+    )
 
 
 def davis_resolution(data: ConfigDict) -> str:
@@ -129,7 +160,11 @@ def select(listings: list[Listing], names: Sequence[str]) -> list[Listing]:
 
 def folder_listing(folder: Path, name: str | None = None) -> Listing:
     """List one folder's frames in natural order; stray files are logged and left."""
-    found = [p for p in folder.iterdir() if p.is_file()]
+    try:
+        found = [p for p in folder.iterdir() if not p.is_dir()]
+    except OSError as error:
+        problem = f"{folder} cannot be read ({error.strerror})"
+        return Listing(name or folder.name, (), problem)
     frames = sorted(
         (p for p in found if images.is_image(p)), key=lambda p: natural_key(p.name)
     )
@@ -166,7 +201,7 @@ def _films(folder: Path) -> list[Path]:
         (
             p
             for p in folder.iterdir()
-            if p.suffix.lower() in FILMS and not p.name.startswith(".")
+            if p.suffix.lower() in FILMS and p.name[0] != "." and p.is_file()
         ),
         key=lambda p: natural_key(p.name),
     )

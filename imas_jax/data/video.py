@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from imas_jax import errors
+from imas_jax.data import images
 
 ENDS = 1 << 20  # bytes at each end of a file that identify it
 
@@ -154,7 +155,7 @@ class _GifDecoder:
     def __init__(self, path: Path):
         try:
             self._image: Image.Image | None = Image.open(path)
-        except (OSError, SyntaxError, ValueError):
+        except images.UNREADABLE:
             self._image = None  # reads as a video of no frames
         self._next = 0
         self.promised = getattr(self._image, "n_frames", 0)
@@ -170,7 +171,7 @@ class _GifDecoder:
         try:
             self._image.seek(self._next)
             frame = np.asarray(self._image.convert("RGB"))
-        except (EOFError, OSError, SyntaxError, ValueError):
+        except (EOFError, *images.UNREADABLE):
             return None
         self._next += 1
         return frame

@@ -19,6 +19,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from imas_jax import errors
+from imas_jax.data import images
 
 Encoding = Literal["labels", "binary", "soft"]
 
@@ -175,7 +176,7 @@ def read_values(path: Path) -> np.ndarray:
                 return np.asarray(image)
             grey = image.convert("L")
             coloured = image.mode in ("RGB", "RGBA") and _is_coloured(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except images.UNREADABLE as error:
         raise errors.UserError(
             f"mask {path} cannot be read: {error}",
             "a complete image file",

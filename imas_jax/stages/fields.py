@@ -96,8 +96,10 @@ class Text:
 
     def problem(self, value: Any) -> str:
         """Return what was expected instead, or ""."""
-        if not isinstance(value, str) or "\0" in value:
+        if not isinstance(value, str):
             return "text in quotes"
+        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            return "text in UTF-8"
         if not value.strip():
             return "" if self.blank and not value else "text that is not empty"
         if self.read is not None:

@@ -1,4 +1,6 @@
+import errno
 import shutil
+from pathlib import Path
 
 import clip_writer
 import numpy as np
@@ -160,28 +162,54 @@ def test_sound_annotations_and_no_annotations_at_all_pass_the_check(tmp_path):
     annotations.check(data, found)
 
 
-def test_everything_wrong_with_annotations_is_listed_at_once(tmp_path):
-    data, found = annotated_davis(tmp_path, ("a", "b", "c", "d", "e"))
+def test_unreadable_and_misshapen_annotations_are_listed_at_once(tmp_path):
+    data, found = annotated_davis(tmp_path, ("a", "b", "c"))
     folder = tmp_path / "Annotations/480p"
-    (folder / "a/00001.png").unlink()
-    shutil.copy(folder / "b/00001.png", folder / "b/00009.png")
-    (folder / "c/00002.png").write_bytes(b"")
-    small = np.zeros((30, 40), np.uint8)
-    clip_writer.save(folder / "d/00000.png", small)
-    shutil.rmtree(folder / "e")
+    (folder / "a/00002.png").write_bytes(b"")
+    clip_writer.save(folder / "b/00000.png", np.zeros((30, 40), np.uint8))
     with pytest.raises(errors.UserError) as told:
         annotations.check(data, found)
     for words in (
-        "5 problem(s)",
-        "a: 1 frame(s) without annotation: 00001",
-        f"{folder / 'b/00009.png'}: annotates a frame that is not there",
-        f"annotation {folder / 'c/00002.png'} cannot be read",
-        f"{folder / 'd/00000.png'}: is (30, 40) (h, w)",
-        "e: 3 frame(s) without annotation",
+        "2 problem(s)",
+        f"annotation {folder / 'a/00002.png'} cannot be read",
+        f"{folder / 'b/00000.png'}: is (30, 40) (h, w)",
     ):
         assert words in str(told.value)
-    data.partial = True
-    with pytest.raises(errors.UserError, match=r"2 problem\(s\)"):
+
+
+def test_annotations_without_frame_and_frames_without_annotation_are_told(
+    tmp_path, caplog
+):
+    data, found = annotated_davis(tmp_path, ("a", "b", "c"))
+    folder = tmp_path / "Annotations/480p"
+    (folder / "a/00001.png").unlink()
+    shutil.copy(folder / "b/00001.png", folder / "b/00009.png")
+    shutil.rmtree(folder / "c")
+    with caplog.at_level("WARNING"):
+        annotations.check(data, found)
+    assert caplog.messages == [
+        "a: not scored, 1 frame(s) without annotation: 00001",
+        "b: not scored, 1 annotation(s) without frame: 00009.png",
+        "c: not scored, 3 frame(s) without annotation: 00000, 00001, 00002",
+    ]
+    assert [len(annotations.annotated_frames(data, clip)) for clip in found] == [
+        2,
+        3,
+        0,
+    ]
+
+
+def test_annotations_that_nobody_may_read_are_named(tmp_path, monkeypatch):
+    data, found = annotated_davis(tmp_path, ("a", "b"))
+    folder, listed = tmp_path / "Annotations/480p/a", Path.iterdir
+
+    def iterdir(self):
+        if self == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(errors.UserError, match=f"{folder} cannot be read"):
         annotations.check(data, found)
 
 

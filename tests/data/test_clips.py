@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -159,6 +161,95 @@ def test_seven_defects_in_fifty_sequences_are_listed_at_once(tmp_path):
         assert words in told
 
 
+def test_names_that_later_stages_cannot_write_are_refused_with_the_limit(tmp_path):
+    byte = os.fsdecode(b"dog\xff")
+    long_clip, long_frame = "c" * 251, "f" * 240
+    for name in (byte, long_clip, "fine"):
+        clip_writer.write_clip(tmp_path / name, 2)
+    clip_writer.save(
+        tmp_path / "fine" / f"{long_frame}.png", clip_writer.texture((64, 96))
+    )
+    told = refusal(tmp_path)
+    assert "3 problem(s)" in told
+    assert "the name is not UTF-8" in told
+    assert told.count("bytes; no more than 200") == 2
+    told.encode()  # can be shown and written
+
+
+@pytest.mark.parametrize("name", ["a\nb", "q\"'`", "100%d", "-rf", "é" * 100])
+def test_odd_names_are_fine(tmp_path, name):
+    clip_writer.write_clip(tmp_path / name, 2)
+    assert [clip.name for clip in find(tmp_path)] == [name]
+
+
+def test_a_video_file_whose_name_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / ("f" * 230 + ".mp4")).write_bytes(b"film")
+    assert "no more than 200" in refusal(tmp_path, "videos")
+
+
+@pytest.mark.parametrize("layout", ["folders", "davis"])
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, layout):
+    folder = tmp_path / ("JPEGImages/480p/dog" if layout == "davis" else "dog")
+    paths = clip_writer.write_clip(folder, 6)
+    for path in paths[2:5]:
+        path.unlink()
+    os.mkfifo(paths[2])
+    paths[3].symlink_to(tmp_path / "gone.png")
+    paths[4].symlink_to("/dev/zero")
+    if layout == "davis":
+        listed = tmp_path / "ImageSets/480p/trainval.txt"
+        listed.parent.mkdir(parents=True)
+        lines = [f"/{path.relative_to(tmp_path)} /unused" for path in paths]
+        listed.write_text("\n".join(lines))
+    told = refusal(tmp_path, layout)
+    assert f"{paths[2]}: is no file but a pipe or a device" in told
+    assert f"{paths[3]}: is a link to nothing" in told
+    assert f"{paths[4]}: is no file but a pipe or a device" in told
+
+
+def test_a_root_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "film.mp4")
+    for layout in ("auto", "video", "videos", "folder"):
+        assert "neither" in refusal(tmp_path / "film.mp4", layout)
+
+
+def forbid(monkeypatch, folder):
+    """Let nobody list a folder; tests may run as one to whom nothing is forbidden."""
+    listed = Path.iterdir
+
+    def iterdir(self):
+        if self == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+def test_a_clip_that_nobody_may_read_is_named_beside_other_defects(
+    tmp_path, monkeypatch
+):
+    clip_writer.write_clip(tmp_path / "a", 1)
+    for name in ("b", "c"):
+        clip_writer.write_clip(tmp_path / name, 3)
+    forbid(monkeypatch, tmp_path / "b")
+    told = refusal(tmp_path)
+    assert "2 problem(s)" in told
+    assert "a: 1 frame(s)" in told
+    assert f"b: {tmp_path / 'b'} cannot be read (Permission denied)" in told
+
+
+def test_a_root_that_nobody_may_read_is_named(tmp_path, monkeypatch):
+    clip_writer.write_clip(tmp_path / "a", 2)
+    forbid(monkeypatch, tmp_path)
+    for layout in ("auto", "folders", "folder", "videos"):
+        told = refusal(tmp_path, layout)
+        assert f"{tmp_path} cannot be read (Permission denied)" in told
+
+
+def test_a_root_whose_name_is_too_long_is_refused():
+    assert "cannot be read (File name too long)" in refusal("/" + "x" * 300)
+
+
 def test_frames_under_sixteen_pixels_are_refused(tmp_path):
     for t in range(3):
         clip_writer.save(tmp_path / f"{t}.png", clip_writer.texture((15, 40)))
@@ -247,6 +338,24 @@ def test_damaged_pixels_of_all_clips_are_listed_at_once(tmp_path):
         clips.check_pixels(found)
     with pytest.raises(errors.UserError, match="damaged"):
         clips.find_clips(clip_writer.config(tmp_path).data, decode=True)
+
+
+def test_concealed_damage_of_a_jpeg_is_told(tmp_path, caplog):
+    paths = clip_writer.write_clip(tmp_path / "a", 3, suffix=".jpg", size=(480, 640))
+    clip_writer.damage_inside(paths[1])
+    with caplog.at_level("WARNING"):
+        clips.check_pixels(find(tmp_path))
+    (told,) = caplog.messages
+    assert "a: 1 frame(s)" in told
+    assert "00001.jpg" in told
+
+
+def test_a_frame_that_goes_away_meanwhile_is_named(tmp_path):
+    paths = clip_writer.write_clip(tmp_path / "a", 3)
+    found = find(tmp_path)
+    paths[1].unlink()
+    with pytest.raises(errors.UserError, match=r"00001\.png: is missing"):
+        clips.check_pixels(found)
 
 
 def test_a_frame_that_repeats_its_neighbour_is_told(tmp_path, caplog):

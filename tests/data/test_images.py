@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import clip_writer
@@ -105,6 +107,41 @@ def test_damage_inside_a_png_is_found_by_decoding(tmp_path):
     path.write_bytes(bytes(data))
     assert images.inspect(path).problem == ""
     assert "damaged" in images.inspect(path, decode=True).problem
+
+
+def picture_of(width, height):
+    """Write a PNG of a few bytes that claims a size."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def test_a_picture_too_large_to_decode_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(picture_of(60_000, 60_000))
+    assert "3600 million pixels" in images.inspect(path).problem
+    with pytest.raises(errors.UserError, match="3600 million pixels") as told:
+        images.read_image(path)
+    assert str(path) in told.value.found
+
+
+@pytest.mark.parametrize(
+    ("mode", "suspected"), [("RGB", True), ("L", True), ("CMYK", False)]
+)
+def test_damage_that_a_jpeg_decoder_conceals_is_suspected(tmp_path, mode, suspected):
+    path = tmp_path / "a.jpg"
+    image = Image.fromarray(clip_writer.texture((480, 640))).convert(mode)
+    image.save(path, quality=90)
+    assert not images.conceals_damage(path)
+    clip_writer.damage_inside(path)
+    assert images.inspect(path, decode=True).problem == ""
+    assert images.conceals_damage(path) == suspected
 
 
 def test_a_missing_file_is_called_missing(tmp_path):

@@ -190,3 +190,35 @@ def test_all_that_is_wrong_with_a_folder_of_videos_is_told_at_once(tmp_path):
     write_video(tmp_path / "still.mp4", "mp4v")
     with pytest.raises(errors.UserError, match="one name: still"):
         clips.find_clips(config)
+
+
+@pytest.mark.parametrize("name", ["50%d off.avi", "a:b.avi", "-i.avi", "new\nline.avi"])
+def test_odd_names_of_video_files_are_read(tmp_path, monkeypatch, name):
+    write_video(tmp_path / "film.avi").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    (clip,) = clips.find_clips(clip_writer.config(name, "auto").data)
+    assert len(clip.frames) == len(FRAMES)
+
+
+def test_a_gif_too_large_to_decode_is_refused(tmp_path):
+    path = tmp_path / "bomb.gif"
+    Image.fromarray(FRAMES[0]).save(path)
+    data = bytearray(path.read_bytes())
+    data[6:10] = struct.pack("<HH", 60_000, 60_000)
+    path.write_bytes(bytes(data))
+    with pytest.raises(errors.UserError, match="no frame that can be decoded"):
+        clips.find_clips(clip_writer.config(path, "auto").data)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", 48_000)
+        stream.layout = "mono"
+        silence = np.zeros((1, 4800), np.float32)
+        sound = av.AudioFrame.from_ndarray(silence, "fltp", "mono")
+        sound.sample_rate = 48_000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(errors.UserError, match="no frame that can be decoded"):
+        clips.find_clips(clip_writer.config(path, "auto").data)

@@ -27,7 +27,7 @@ WRONG = {
     bool: (None, 1, 0.0, "True", NAN, (True,)),
     int: (None, True, 1.5, NAN, INF, "3", -5, (1,), 10**400),
     float: (None, NAN, INF, -INF, -5.0, "0.5", (0.5,)),
-    str: (None, 3, NAN, True, ("a",), "a\0b"),
+    str: (None, 3, NAN, True, ("a",), "a\0b", "a\udcff"),
     list: (None, 1, "12", (None,), (NAN,), (-5,), (True, False), ((1,),), (1, "a")),
 }
 SENSELESS = [
