@@ -34,10 +34,11 @@ def main(argv: Sequence[str]) -> None:
     from imas_jax import protocol
     from imas_jax.runs import run
     from imas_jax.stages import checks, fields, inputs, settle
-    from imas_jax.training import parallel
+    from imas_jax.training import compiled, parallel
 
     config = _CONFIG.value.lock()
     fields.check(config, protocol.names())
+    compiled.keep()
     parallel.join(config.distributed)
     config = settle.settle(inputs.locate(run.adopt_network(config)))
     checks.check(config, goal := protocol.goal(config))

@@ -108,6 +108,19 @@ def settle(config: ConfigDict) -> ConfigDict:
     return apply(config, found)
 
 
+def outline(config: ConfigDict, clips: Sequence[Clip]) -> ConfigDict:
+    """Return the config with nothing open, without reading frames or saying anything.
+
+    Motion is taken for ordinary: good for checks that are not to wait for `settle`.
+    """
+    facts = Facts(
+        tuple(len(clip.frames) for clip in clips),
+        tuple(clip.native_size for clip in clips),
+        {1: SLOW},
+    )
+    return apply(config, choose(config, facts))
+
+
 def measure_motion(clips: Sequence[Clip]) -> dict[int, float]:
     """Return how far the fastest pixels move against the camera, by gap.
 

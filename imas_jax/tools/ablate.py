@@ -31,7 +31,7 @@ from imas_jax.evaluation.protocol import Entry
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import checks, evaluate
-from imas_jax.training import parallel
+from imas_jax.training import compiled, parallel
 
 GOAL = "evaluate"
 PRINTED: protocol.Protocol = "frame_mean"  # the paper's; the others are in the files
@@ -39,7 +39,6 @@ PRINTED: protocol.Protocol = "frame_mean"  # the paper's; the others are in the 
 Results = dict[str, dict[int, Entry]]
 
 
-@parallel.compile_once()
 def work(run: Run) -> Output:
     """Train and score all rows; the table is written anew after each."""
     rows = tuple(
@@ -181,6 +180,7 @@ def _make(
             _share(one, run.workdir / "stages")
         parallel.wait_for_all()
     one.make(GOAL)
+    compiled.forget()
     entries = evaluate.read_entries(one)
     # With a post-processing CRF in the row, the last aligned entry is after it.
     aligned = [entry for entry in entries if entry.kind == "aligned"]

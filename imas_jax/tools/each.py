@@ -3,33 +3,41 @@
 What a small network learns from scratch in minutes does not carry over: clips that show
 unlike things, trained together, spoil each other's masks (benchmarks/results/each.md).
 A clip's run is whole, in `<workdir>/runs/<clip>/`; `<workdir>/masks/` links to the
-masks of all, `<workdir>/each/index.html` to the reports. Killed and run again, it
+masks of all. `<workdir>/each/` adds up what they scored (`metrics.json`, `tables.md`,
+`per_sequence.csv`) and leads to their reports (`index.html`). Killed and run again, it
 continues.
 """
 
-import html
+import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax import files
+from imas_jax.data import layouts
+from imas_jax.data.clips import Clip
 from imas_jax.errors import ProblemList, UserError
+from imas_jax.evaluation import protocol, tables
+from imas_jax.evaluation.protocol import Entry
+from imas_jax.report import contents
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import checks, inputs, settle
-from imas_jax.training import parallel
+from imas_jax.stages import checks, evaluate, inputs, settle
+from imas_jax.training import compiled, parallel
 
 NAME = "each"
 GOAL = "report"
 RUNS = "runs"  # folder of the clips' workdirs
+PRINTED: protocol.Protocol = "frame_mean"  # the paper's; the others are in the files
+# By clip: what its run scored; nothing where it is not annotated.
+Scores = Mapping[str, Sequence[Entry]]
 
 
-@parallel.compile_once()
 def work(run: Run) -> Output:
-    """Finish the run of every clip, one after the other."""
+    """Finish the run of every clip, one after the other, and add up their scores."""
     if run.config.restore:
         raise UserError(
             f"restore = {run.config.restore!r}",
@@ -38,22 +46,24 @@ def work(run: Run) -> Output:
             "predicts all clips",
         )
     clips = inputs.clips(run.config)
-    configs = [clip_config(run.config, clip.name) for clip in clips]
-    _check(configs)
-    names = [clip.name for clip in clips]
-    for number, (name, config) in enumerate(zip(names, configs, strict=True), start=1):
-        logging.info("each: %s (%d of %d)", name, number, len(clips))
-        Run(config, tuple(run.stages.values())).make(GOAL)
+    _check(run.config, clips)
+    scores: dict[str, Sequence[Entry]] = {}
+    for number, clip in enumerate(clips, start=1):
+        logging.info("each: %s (%d of %d)", clip.name, number, len(clips))
+        alone = settle.settle(clip_config(run.config, clip.name))
+        one = Run(alone, tuple(run.stages.values()))
+        one.make(GOAL)
+        scores[clip.name] = evaluate.read_entries(one)
+        compiled.forget()
         if parallel.process()[0] == 0:
-            _link(run.workdir, name)
-            _write_index(run.workdir, names[:number])
-    logging.info("all masks: %s", run.workdir / "masks")
-    logging.info("all reports: %s", run.workdir / NAME / "index.html")
-    return Output(digest(names), {"clips": names})
+            _link(run.workdir, clip.name)
+            _write(run, scores)
+    _tell(run, joined(scores))
+    return Output(digest(list(scores)), {"clips": list(scores)})
 
 
 def clip_config(config: ConfigDict, name: str) -> ConfigDict:
-    """Return the config of one clip's run, with what it leaves open chosen for it.
+    """Return the config of one clip's run.
 
     Args:
         config: The tool's; its `workdir` holds the runs of all clips.
@@ -62,18 +72,43 @@ def clip_config(config: ConfigDict, name: str) -> ConfigDict:
     alone = config.copy_and_resolve_references().unlock()
     alone.update({"stage": "all", "workdir": str(Path(config.workdir) / RUNS / name)})
     alone.data.sequences = (name,)
-    logging.info("%s:", name)
-    return settle.settle(alone.lock())
+    return alone.lock()
 
 
-def _check(configs: list[ConfigDict]) -> None:
+def joined(scores: Scores) -> list[Entry]:
+    """Put the clips' rows together: what has the same label and kind is one method.
+
+    A row that some annotated clip lacks (of a long clip only stage 2 is scored) holds
+    no frame of that clip, so every row has the same sequences in the same order.
+    """
+    annotated = [entries for entries in scores.values() if entries]
+    complete_first = sorted(annotated, key=len, reverse=True)
+    rows = {(e.label, e.kind): e for entries in complete_first for e in entries}
+    return [
+        dataclasses.replace(
+            row, scores=tuple(_score(entries, row) for entries in annotated)
+        )
+        for row in rows.values()
+    ]
+
+
+def _score(entries: Sequence[Entry], row: Entry) -> protocol.SequenceScore:
+    """Return what a clip's run scored in a row, or no frames."""
+    for entry in entries:
+        if (entry.label, entry.kind) == (row.label, row.kind):
+            return entry.scores[0]
+    return entries[0].scores[0].only(())
+
+
+def _check(config: ConfigDict, clips: Sequence[Clip]) -> None:
     """Refuse what some clip's run would refuse after others took their time."""
     problems, fixes = ProblemList(), []
-    for config in configs:
+    for clip in clips:
         try:
-            checks.check(config, GOAL)
+            alone = clip_config(config, clip.name)
+            checks.check(settle.outline(alone, (clip,)), GOAL)
         except UserError as error:
-            problems.add(config.data.sequences[0], error.found)
+            problems.add(clip.name, error.found)
             fixes.append(error.fix)
     problems.raise_if_any(
         "clips that cannot be run",
@@ -93,18 +128,25 @@ def _link(workdir: Path, name: str) -> None:
         link.symlink_to(target, target_is_directory=True)
 
 
-def _write_index(workdir: Path, names: list[str]) -> None:
-    """Write a page of pictures that lead to the reports, whole or not at all."""
-    parts = []
-    for name in names:
-        folder = f"../{RUNS}/{quote(name)}/report"
-        parts.append(
-            f'<h2>{html.escape(name)}</h2><a href="{folder}/report.html">'
-            f'<img src="{folder}/overview.jpg" alt="{html.escape(name)}"></a>'
+def _write(run: Run, scores: Scores) -> None:
+    """Write scores and page of the clips that are finished; whole or not at all."""
+    folder, entries = run.workdir / NAME, joined(scores)
+    empty, dataset = evaluate.empty_rule(run.config), layouts.resolve(run.config.data)
+    if entries:
+        tables.write(folder, entries, empty, dataset)
+    reports = {name: f"../{RUNS}/{name}/report" for name in scores}
+    page = contents.render(run.workdir.name, entries, reports, empty, dataset)
+    files.write_text(folder / "index.html", page)
+
+
+def _tell(run: Run, entries: Sequence[Entry]) -> None:
+    """Print the table over all clips, and where everything is."""
+    empty, dataset = evaluate.empty_rule(run.config), layouts.resolve(run.config.data)
+    if entries:
+        logging.info(
+            "\n%s", tables.per_sequence(entries, PRINTED, empty, dataset).text()
         )
-    page = (
-        '<!doctype html><meta charset="utf-8"><title>imas_jax</title><style>'
-        "body{font:16px sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        f"img{{max-width:100%}}</style>{''.join(parts)}\n"
-    )
-    files.write_text(workdir / NAME / "index.html", page)
+        logging.info("\n%s", tables.headline(entries, empty).text())
+        logging.info("all protocols: %s", run.workdir / NAME / "tables.md")
+    logging.info("all masks: %s", run.workdir / "masks")
+    logging.info("all reports: %s", run.workdir / NAME / "index.html")

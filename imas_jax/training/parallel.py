@@ -5,16 +5,13 @@ gradients, metrics and batch statistics averaged over the axis `AXIS`. The globa
 is split evenly, so any number of devices and processes gives the same step.
 """
 
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.experimental.compilation_cache import compilation_cache
 
 from imas_jax.errors import UserError
 
@@ -48,26 +45,6 @@ def run_on_devices(
         devices: Which; None takes all there are.
     """
     return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=(0,))
-
-
-@contextlib.contextmanager
-def compile_once() -> Iterator[None]:
-    """Let runs in a row share what they compile: most of them train the same network.
-
-    Compiled code stays on this machine and is removed at the end. A cache that the user
-    chose (JAX's `JAX_COMPILATION_CACHE_DIR`) is used as it is.
-    """
-    if jax.config.values["jax_compilation_cache_dir"]:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="imas-jax-compiled-") as folder:
-        compilation_cache.reset_cache()
-        jax.config.update("jax_compilation_cache_dir", folder)
-        try:
-            yield
-        finally:
-            jax.config.update("jax_compilation_cache_dir", None)
-            compilation_cache.reset_cache()
 
 
 def average(tree: Any) -> Any:

@@ -2,15 +2,21 @@
 
 import dataclasses
 import json
+import logging
+from pathlib import Path
 
 import clip_writer
+import jax
+import numpy as np
 import pytest
 
 from configs import video
-from imas_jax import protocol
+from imas_jax import protocol as stages
 from imas_jax.errors import UserError
+from imas_jax.evaluation import protocol
 from imas_jax.runs.run import Output, Run
 from imas_jax.tools import each
+from imas_jax.training import parallel
 
 FRAMES = {"a bird": 12, "boat": 150}
 
@@ -27,19 +33,26 @@ def config(tmp_path):
 
 
 class Fake:
-    """Stages that note the clip they are run for; the given one fails once."""
+    """Stages that note the clip they are run for.
 
-    def __init__(self, fails_for=None):
+    Args:
+        fails_for: The clip whose first stage fails.
+        scores: By clip, what its stage evaluate says.
+        discover: Called by stage discover.
+    """
+
+    def __init__(self, fails_for=None, scores=None, discover=lambda: None):
         self.worked, self.fails_for = [], fails_for
+        self.scores, self.discover = scores or {}, discover
 
     def stages(self):
         fakes = (
             dataclasses.replace(
                 stage, work=self.work_of(stage), intact=lambda run: True
             )
-            for stage in protocol.STAGES
+            for stage in stages.STAGES
         )
-        return (*fakes, *protocol.TOOLS)
+        return (*fakes, *stages.TOOLS)
 
     def work_of(self, stage):
         def work(run):
@@ -51,9 +64,23 @@ class Fake:
                 masks = run.workdir / "predict/masks" / name
                 masks.mkdir(parents=True)
                 (masks / "00000.png").write_text(name)
+            if stage.name == "discover":
+                self.discover()
+            if stage.name == "evaluate":
+                entries = [dataclasses.asdict(e) for e in self.scores.get(name, ())]
+                return Output(name, {"annotated": bool(entries), "entries": entries})
             return Output(name, {})
 
         return work
+
+
+def scored(label, kind, name, *jaccard):
+    """Make a row of one clip."""
+    count = len(jaccard)
+    score = protocol.SequenceScore(
+        name, count, tuple(range(count)), jaccard, jaccard, (False,) * count
+    )
+    return protocol.Entry(label, kind, (score,))
 
 
 def make(config, fake):
@@ -63,7 +90,7 @@ def make(config, fake):
 def test_every_clip_is_a_run_of_its_own_with_its_own_choices(config, tmp_path):
     fake = Fake()
     make(config, fake)
-    whole = [stage.name for stage in protocol.STAGES]
+    whole = [stage.name for stage in stages.STAGES]
     assert fake.worked == [(name, stage) for name in FRAMES for stage in whole]
     steps = {}
     for name in FRAMES:
@@ -79,6 +106,66 @@ def test_masks_and_reports_of_all_clips_are_found_in_one_place(config, tmp_path)
     page = (tmp_path / "out/each/index.html").read_text()
     assert 'href="../runs/a%20bird/report/report.html"' in page
     assert "<h2>a bird</h2>" in page
+    assert not (tmp_path / "out/each/metrics.json").exists()  # nothing is annotated
+
+
+def test_one_table_adds_up_what_all_clips_scored(config, tmp_path, caplog):
+    bird = [
+        scored("motion baseline", "baseline", "a bird", 0.2, 0.4),
+        scored("stage 2", "aligned", "a bird", 0.6, 0.8),
+        scored("stage 2", "oracle", "a bird", 0.9, 0.9),
+    ]
+    boat = [scored("stage 2", "aligned", "boat", 0.1, 0.1, 0.1, 0.3, 0.4, 0.2)]
+    caplog.set_level(logging.INFO)
+    make(config, Fake(scores={"a bird": bird, "boat": boat}))
+    told = json.loads((tmp_path / "out/each/metrics.json").read_text())["methods"]
+    rows = {(method["label"], method["kind"]): method for method in told}
+    means = {
+        name: rows["stage 2", "aligned"]["protocols"][name]["jaccard"]["mean"]
+        for name in protocol.PROTOCOLS
+    }
+    assert means["frame_mean"] == pytest.approx((0.6 + 0.8 + 1.2) / 8)
+    assert means["sequence_mean"] == pytest.approx((0.7 + 0.2) / 2)
+    assert means["official"] == pytest.approx((0.1 + 0.1 + 0.3 + 0.4) / 4)
+    baseline = rows["motion baseline", "baseline"]["protocols"]["frame_mean"]
+    assert (baseline["sequences"], baseline["frames"]) == (1, 2)  # the boat has none
+    assert ("stage 2", "oracle") in rows
+    (printed,) = [line for line in caplog.messages if "J by sequence" in line]
+    assert "boat" in printed
+    assert "a bird" in printed
+    page = (tmp_path / "out/each/index.html").read_text()
+    assert "<td>32.5</td>" in page
+
+
+def test_a_clips_choices_are_told_when_its_turn_comes(config, caplog):
+    caplog.set_level(logging.INFO)
+    make(config, Fake())
+    lines = caplog.messages
+    turn = next(i for i, line in enumerate(lines) if "boat (2 of 2)" in line)
+    steps = [i for i, line in enumerate(lines) if "discover.steps = 300" in line]
+    assert len(steps) == 1
+    assert steps[0] > turn
+
+
+def test_what_a_clip_compiled_is_let_go_of(config):
+    alive = []
+
+    def discover():
+        client = jax.local_devices()[0].client
+        alive.append(len(client.live_executables()))
+
+        def step(state, batch):
+            return parallel.average(state * 3 + batch), {}
+
+        state = parallel.replicate(np.float32(len(alive)))
+        shape = (jax.local_device_count(),)
+        parallel.run_on_devices(step)(state, np.ones(shape, np.float32))
+
+    for name in ("cat", "dog", "eel"):
+        clip_writer.write_clip(Path(config.data.root) / name, 12)
+    make(config, Fake(discover=discover))
+    assert len(alive) == 5
+    assert alive[1:] == alive[1:2] * 4
 
 
 def test_a_killed_run_goes_on_with_the_clip_it_was_at(config, tmp_path):
@@ -103,4 +190,4 @@ def test_one_network_for_all_is_not_restored_for_each(config):
     config.restore = "runs/other"
     with pytest.raises(UserError, match="one network"):
         make(config, Fake())
-    assert each.GOAL == protocol.LAST
+    assert each.GOAL == stages.LAST

@@ -1,0 +1,70 @@
+"""What XLA compiled: kept on disk for later runs, let go of in memory.
+
+A small network compiles for longer than many of its stages run, and every clip of a
+folder, every row of an ablation and every run of tomorrow compiles the same one. JAX
+keeps compiled programs in a folder; here it is given one, and nothing else is done to
+it: the programs' keys (code, shapes, versions, processor) are JAX's.
+"""
+
+import gc
+import os
+from pathlib import Path
+
+import jax
+from absl import logging
+
+LARGEST = 2 * 10**9  # bytes of the folder, beyond which its oldest programs go
+# Half of a run's programs compile in less than JAX's own bound of a second.
+WORTH_KEEPING = 0.1  # seconds
+
+
+def keep() -> None:
+    """Keep compiled programs in the user's cache folder; call before anything compiles.
+
+    JAX's own settings stand: a folder that `JAX_COMPILATION_CACHE_DIR` names is used as
+    it is, and `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing. A folder that cannot be
+    made costs a warning.
+    """
+    if not jax.config.jax_enable_compilation_cache:
+        return
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return
+    kept = folder()
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        trim(kept, LARGEST)
+    except OSError as error:
+        logging.warning("compiled programs are not kept: %s", error)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(kept))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
+
+
+def folder() -> Path:
+    """Return the folder in the user's cache (XDG base directories)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard says that a relative path is to be taken for none.
+    home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return home / "imas_jax" / "compiled"
+
+
+def trim(kept: Path, largest: int) -> None:
+    """Remove the oldest files until the folder holds at most `largest` bytes."""
+    files = [(path, path.stat()) for path in kept.iterdir() if path.is_file()]
+    total = sum(stat.st_size for _, stat in files)
+    for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
+        if total <= largest:
+            return
+        path.unlink(missing_ok=True)
+        total -= stat.st_size
+
+
+def forget() -> None:
+    """Let go of all compiled programs in memory, between runs in one process.
+
+    A program lives as long as JAX's caches know the function it was made from, in some
+    hundreds of mappings each: forty runs would end the process.
+    """
+    jax.clear_caches()
+    gc.collect()
