@@ -178,7 +178,7 @@ def test_a_killed_run_goes_on_with_the_clip_it_was_at(config, tmp_path):
 
 
 def test_what_a_later_clip_would_refuse_is_told_before_the_first_works(config):
-    config.model.pathway = "residal"
+    config.discover.batch_size = 12  # of eight devices
     fake = Fake()
     with pytest.raises(UserError) as refusal:
         make(config, fake)
