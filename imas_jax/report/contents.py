@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from imas_jax.evaluation import tables
-from imas_jax.evaluation.protocol import Empty, Entry
+from imas_jax.evaluation.protocol import Empty, Entry, Protocol
 from imas_jax.report import page, sections
 
-PROTOCOLS = ("frame_mean", "official")  # whose tables by clip are on the page
+# Whose tables by clip are on the page.
+PROTOCOLS: tuple[Protocol, ...] = ("frame_mean", "official")
 
 
 def render(

@@ -14,8 +14,8 @@ import jax
 from absl import logging
 
 LARGEST = 2 * 10**9  # bytes of the folder, beyond which its oldest programs go
-# Half of a run's programs compile in less than JAX's own bound of a second.
-WORTH_KEEPING = 0.1  # seconds
+# JAX's own bound is a second; most of a run's programs are below it, together seconds.
+WORTH_KEEPING = 0.0  # seconds
 
 
 def keep() -> None:
@@ -25,9 +25,10 @@ def keep() -> None:
     it is, and `JAX_ENABLE_COMPILATION_CACHE=0` keeps nothing. A folder that cannot be
     made costs a warning.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    chosen = jax.config.values
+    if not chosen["jax_enable_compilation_cache"]:
         return
-    if jax.config.values["jax_compilation_cache_dir"]:
+    if chosen["jax_compilation_cache_dir"]:
         return
     kept = folder()
     try:

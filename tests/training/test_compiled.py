@@ -25,7 +25,6 @@ def without_cache(monkeypatch, tmp_path):
     before = {name: jax.config.values[name] for name in names}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-    monkeypatch.setattr(compiled, "WORTH_KEEPING", 0.0)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     yield
