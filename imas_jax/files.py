@@ -163,7 +163,7 @@ def read_npy(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
 
 
 def _header(
-    file: IO[bytes], size: int
+    file: IO[bytes] | io.BufferedIOBase, size: int
 ) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
     """Read the shape, order and type of an array file of `size` bytes.
 

@@ -100,36 +100,3 @@ def entropy_rcf(masks: Float[Array, "*b c"]) -> Float[Array, ""]:
     Kept for parity with the authors' checkpoints; `entropy` is what was meant.
     """
     return -(masks * jax.nn.log_softmax(masks, axis=-1)).sum(axis=-1).mean()
-
-
-def sharpening_rcf(masks: Float[Array, "*b c"], temperature: float) -> Float[Array, ""]:
-    """Pull masks to a sharper copy of themselves (RCF, an alternative to its entropy).
-
-    Like `entropy_rcf` it compares with the log-softmax of masks, as the authors do.
-
-    Args:
-        masks: Soft masks.
-        temperature: Of the copy, `masks^(1/temperature)` normalised; RCF 0.25.
-    """
-    sharp = jax.lax.stop_gradient(masks) ** (1.0 / temperature)
-    sharp = sharp / sharp.sum(axis=-1, keepdims=True)
-    log_sharp = jnp.log(jnp.where(sharp > 0, sharp, 1.0))
-    return (sharp * (log_sharp - jax.nn.log_softmax(masks, axis=-1))).mean()
-
-
-def compactness(mask: Float[Array, "*b h w"]) -> Float[Array, ""]:
-    """Mean squared distance of a mask's mass from its centre (RCF, on SegTrackv2).
-
-    Coordinates run from 0 to 1 over the map; the mean is over all pixels.
-    """
-    h, w = mask.shape[-2:]
-    y = (jnp.arange(h, dtype=mask.dtype) / h)[:, None]
-    x = (jnp.arange(w, dtype=mask.dtype) / w)[None]
-    mass = mask.sum(axis=(-2, -1), keepdims=True)
-    safe = jnp.where(mass > 0, mass, 1.0)
-    spread = jnp.zeros_like(mask)
-    for axis in (y, x):
-        grid = jnp.broadcast_to(axis, mask.shape)
-        centre = (mask * grid).sum(axis=(-2, -1), keepdims=True) / safe
-        spread = spread + jnp.square(grid - centre)
-    return (mask * spread).mean()

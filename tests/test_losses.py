@@ -64,24 +64,6 @@ def test_the_authors_entropy_is_not_zero_of_hard_masks():
     assert float(losses.entropy_rcf(hard)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_sharpening_teaches_the_mask_and_not_its_target():
-    masks = jnp.asarray([[0.6, 0.3, 0.1]])
-    grad = jax.grad(losses.sharpening_rcf)(masks, 0.25)
-    sharp = np.array([0.6, 0.3, 0.1]) ** 4
-    sharp = sharp / sharp.sum()
-    expected = -(sharp - jax.nn.softmax(masks[0])) / 3
-    np.testing.assert_allclose(grad[0], expected, rtol=1e-5)
-
-
-def test_compactness_is_zero_of_a_dot_and_the_variance_of_a_bar():
-    dot = jnp.zeros((8, 8)).at[3, 5].set(1.0)
-    assert float(losses.compactness(dot)) == pytest.approx(0.0, abs=1e-7)
-    bar = jnp.zeros((8, 8)).at[3].set(1.0)
-    spread = np.var(np.arange(8) / 8) * 8 / 64
-    assert float(losses.compactness(bar)) == pytest.approx(spread, rel=1e-5)
-    assert float(losses.compactness(jnp.zeros((8, 8)))) == 0.0
-
-
 @pytest.mark.parametrize("size", [(4, 6), (16, 24)])
 def test_values_do_not_depend_on_resolution_or_batch(size):
     flow = jnp.ones((3, *size, 2))

@@ -15,9 +15,6 @@ from jaxtyping import Bool, Float, Shaped
 # Extent beyond which a match is no object but the scene (paper appendix).
 WIDEST, HIGHEST = 0.8, 0.9
 
-# Affinity of RCF's normalised cut: 1 above this cosine, else next to nothing.
-_CUT_THRESHOLD, _CUT_FLOOR = 0.2, 1e-5
-
 
 @dataclasses.dataclass(frozen=True)
 class Constrained:
@@ -111,27 +108,6 @@ def overlap(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
     """IoU of two masks; 0 when both are empty, for an empty mask finds no object."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 0.0
-
-
-def normalized_cut(
-    features: Float[np.ndarray, "h w k"], mask: Float[np.ndarray, "h w"]
-) -> float:
-    """Cost of cutting a soft mask out of the graph of feature affinities (RCF).
-
-    RCF's judge is minus this, in place of equation 13. Takes memory of (h w)^2. An
-    empty or full mask cuts nothing and gets 2, the cost of the worst cut.
-    """
-    inside = mask.ravel().astype(np.float64)
-    outside = 1.0 - inside
-    if not inside.any() or not outside.any():
-        return 2.0
-    flat = features.reshape(-1, features.shape[-1])
-    norms = np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
-    flat = flat / norms
-    affinity = np.where(flat @ flat.T > _CUT_THRESHOLD, 1.0, _CUT_FLOOR)
-    cut = outside @ affinity @ inside
-    degree = affinity.sum(axis=0)
-    return float(cut / (degree @ inside) + cut / (degree @ outside))
 
 
 def resize(

@@ -68,11 +68,6 @@ class Truth:
 Matched = tuple[dict[int, Annotation], list[Path]]
 
 
-def has_annotations(data: ConfigDict, clip: clips_lib.Clip) -> bool:
-    """Tell whether at least one frame of a clip is annotated."""
-    return bool(annotated_frames(data, clip))
-
-
 def annotated_frames(data: ConfigDict, clip: clips_lib.Clip) -> dict[int, Annotation]:
     """Return the annotations of a clip by frame index; {} where there are none."""
     return _match(data, clip)[0]

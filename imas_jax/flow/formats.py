@@ -67,17 +67,6 @@ def write_flo(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
         draft.write_bytes(header + known.tobytes())
 
 
-def write_kitti(path: Path, flow: Float[np.ndarray, "h w 2"]) -> None:
-    """Write KITTI's 16-bit PNG: steps of 1/64 px, range +-512 px, NaN is invalid."""
-    valid = np.isfinite(flow).all(-1)
-    steps = np.rint(np.nan_to_num(flow) * KITTI_STEPS) + KITTI_ZERO
-    rgb = np.dstack([np.clip(steps, 0, 2**16 - 1), valid]).astype(np.uint16)
-    good, data = cv2.imencode(".png", rgb[..., ::-1])
-    assert good
-    with files.aside(path) as draft:
-        draft.write_bytes(data.tobytes())
-
-
 def _flo_size(path: Path) -> tuple[int, int]:
     with path.open("rb") as file:
         header = file.read(12)

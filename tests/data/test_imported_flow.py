@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import clip_writer
+import kitti_writer
 import numpy as np
 import pytest
 
@@ -26,7 +27,11 @@ def setup(tmp_path):
 
 def write(path: Path, flow: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    writers = {".flo": formats.write_flo, ".png": formats.write_kitti, ".npy": np.save}
+    writers = {
+        ".flo": formats.write_flo,
+        ".png": kitti_writer.write,
+        ".npy": np.save,
+    }
     writers[path.suffix](path, flow)
 
 

@@ -1,3 +1,4 @@
+import kitti_writer
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ def field(h: int = 12, w: int = 20) -> np.ndarray:
 def write(path, flow: np.ndarray):
     writers = {
         ".flo": formats.write_flo,
-        ".png": formats.write_kitti,
+        ".png": kitti_writer.write,
         ".npy": np.save,
         ".npz": lambda p, f: np.savez(p, flow=f, other=f * 0),
     }

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rcf_terms
 import torch_names
 
 from imas_jax import composition, losses
@@ -193,9 +194,9 @@ def auxiliary(name, target):
     if name == "entropy_intended":
         return losses.entropy
     if found := re.fullmatch(r"sharpen_official_t(.+)", name):
-        return lambda masks: losses.sharpening_rcf(masks, float(found[1]))
+        return lambda masks: rcf_terms.sharpening_rcf(masks, float(found[1]))
     if found := re.fullmatch(r"compactness_ch(\d+)", name):
-        return lambda masks: losses.compactness(masks[..., int(found[1])])
+        return lambda masks: rcf_terms.compactness(masks[..., int(found[1])])
     found = re.fullmatch(r"(?:pl|crf)_(soft|th(.+))_pos(.+)_neg(.+)", name)
     if found[2]:
         target = (target > float(found[2])).astype(target.dtype)
