@@ -50,6 +50,18 @@ def test_files_are_written_aside_and_renamed_in_one_file():
     assert found == {"files.py"}
 
 
+def test_the_root_of_the_package_is_a_contents_page():
+    assert len(list((ROOT / "imas_jax").glob("*.py"))) <= 12
+
+
+def test_no_two_files_of_tests_have_one_name():
+    # pytest imports them by name alone: the second could not be collected.
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted(set(names) - {"conftest.py"}) == sorted(
+        name for name in names if name != "conftest.py"
+    )
+
+
 def test_the_library_does_not_print():
     found = [p.name for p in SOURCES if re.search(r"^\s*print\(", p.read_text(), re.M)]
     assert found == []

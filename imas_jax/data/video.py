@@ -110,6 +110,7 @@ class VideoReader:
 
 
 @runtime_checkable
+@runtime_checkable
 class _Decoder(Protocol):
     """Yields frames in order."""
 

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from ml_collections import ConfigDict
 
@@ -25,6 +25,7 @@ from imas_jax.runs.records import flatten
 from imas_jax.stages import align, features, flow_export, inputs, settle
 
 
+@runtime_checkable
 class Rule(Protocol):
     """Tells what is wrong with a value."""
 
@@ -130,7 +131,7 @@ class Several:
 
     rule: Rule
     least: int = 0
-    most: float = math.inf
+    most: int | float = math.inf
     relation: str = ""
 
     def problem(self, value: Any) -> str:

@@ -7,7 +7,7 @@ those of `metrics.jsonl`.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,6 +17,7 @@ from imas_jax import files
 Pictures = Mapping[str, UInt8[np.ndarray, "_ _ 3"]]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes what a step gave."""
 

@@ -5,11 +5,12 @@ change what is learned. What watchers do is `stages/watch.py`.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imas_jax.training.state import TrainState
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """What the loop tells, in the first process only."""
 
