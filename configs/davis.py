@@ -26,8 +26,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.stage = "all"
     config.workdir = "runs/davis"
-    config.restore = ""  # another run's workdir to evaluate or continue from
-    config.overwrite = False  # redo finished stages whose config changed
+    config.restore = ""  # another run's workdir: its trained stages are used
+    config.restore_until = "refine"  # last of them that is: discover | align | refine
+    config.overwrite = False  # redo stages whose config changed; old ones are kept
     config.distributed = ""  # auto | HOST:PORT,COUNT,INDEX: several processes
     config.seed = 0
     config.precision = "float32"  # or "bfloat16": network only; losses stay float32
@@ -155,6 +156,8 @@ def discover() -> ConfigDict:
     """Stage 1: object discovery from motion."""
     return ConfigDict(
         {
+            # Another run's workdir: its weights start this stage; "" none
+            "init": "",
             "steps": 40_000,  # paper; -1 chosen
             "batch_size": 16,  # pairs over all devices (paper)
             "learning_rate": 1e-4,  # paper

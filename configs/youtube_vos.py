@@ -11,7 +11,9 @@ no J for IMAS. Frames of `train_all_frames` train, none is annotated here.
 The result replaces DenseCL's weights on DAVIS16:
 
     python -m imas_jax.main --config=configs/davis.py \
-        --config.restore=runs/youtube_vos --config.data.root=/data/DAVIS
+        --config.discover.init=runs/youtube_vos --config.data.root=/data/DAVIS \
+        --config.flow.estimator=raft --config.flow.weights=/data/raft-things.pth \
+        --config.workdir=runs/youtube_vos_davis
 
 Expected: no row of the paper is trained so; AMD, which is, has 57.8 J on DAVIS16 in
 Table 2. Wants one accelerator with 24 GB or more, and disk for shards and flow.

@@ -5,7 +5,8 @@
     --config.stage=STAGE          all | flow | prepare | discover | align | refine |
                                   predict | evaluate | report | tune | score | ablate
     --config.workdir=DIR          where everything is written
-    --config.restore=DIR          another run's workdir to evaluate or continue from
+    --config.restore=DIR          another run's workdir: its trained stages are used
+    --config.discover.init=DIR    another run's workdir: its weights start stage 1
 
 A killed stage goes on when it is run again; finished work is not repeated.
 """
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
         )
     # Here and not above: jax need not be loaded to print help or refuse a typo.
     from imas_jax import protocol
-    from imas_jax.runs import run
+    from imas_jax.runs import lock, restoring, run
     from imas_jax.stages import checks, fields, inputs, settle
     from imas_jax.training import compiled, parallel
 
@@ -40,9 +41,10 @@ def main(argv: Sequence[str]) -> None:
     fields.check(config, protocol.names())
     compiled.keep()
     parallel.join(config.distributed)
-    config = settle.settle(inputs.locate(run.adopt_network(config)))
-    checks.check(config, goal := protocol.goal(config))
-    run.Run(config, (*protocol.STAGES, *protocol.TOOLS)).make(goal)
+    with lock.hold(run.workdir_of(config)):
+        config = settle.settle(inputs.locate(restoring.adopt_network(config)))
+        checks.check(config, goal := protocol.goal(config))
+        run.Run(config, (*protocol.STAGES, *protocol.TOOLS)).make(goal)
 
 
 def entry() -> None:

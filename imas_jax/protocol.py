@@ -8,6 +8,7 @@ from imas_jax.stages import (
     align,
     discover,
     evaluate,
+    facts,
     flow,
     inputs,
     predict,
@@ -21,21 +22,22 @@ from imas_jax.training import parallel
 
 
 def _flow(run: Run) -> Output:
-    clips = inputs.training_clips(run.config)
     values = flow.run(
         run.config,
-        clips,
+        run.clips.for_training(run.config),
         run.workdir / "flow",
         parallel.process(),
         parallel.wait_for_all,
     )
-    names = {clip.name: [len(clip.frames), *clip.size] for clip in clips}
-    return Output(digest([values["folder"], names]), values)
+    return Output(digest(run.subset(run.stages["flow"])), values)
 
 
 def _flow_intact(run: Run) -> bool:
-    clips = inputs.training_clips(run.config)
-    return flow.is_intact(run.config, clips, run.workdir / "flow")
+    wanted = run.config.flow
+    if wanted.export and run.values("flow").get("exported") != wanted.export:
+        return False
+    clips = run.clips.for_training(run.config)
+    return flow.is_intact(inputs.flow(run), clips, wanted.gaps)
 
 
 def _prepare(run: Run) -> Output:
@@ -46,7 +48,13 @@ def _prepare(run: Run) -> Output:
         parallel.process(),
         parallel.wait_for_all,
     )
-    return Output(digest(values), values)
+    # What training reads, whether from shards or not.
+    return Output(run.result("flow")["identity"], values)
+
+
+def _prepare_intact(run: Run) -> bool:
+    wanted = run.config.data.source
+    return wanted in ("memory", run.values("prepare")["source"])
 
 
 def _discover(run: Run) -> Output:
@@ -57,22 +65,69 @@ def _refine(run: Run) -> Output:
     return refine.work(run, watch.watcher(run, "refine"))
 
 
-_TRAINING = ("augment", "model", "loss", "discover", "precision", "seed")
+# Background is subtracted where flow is read, not where it is computed.
+_TRAINING = (
+    *("augment", "model", "loss", "discover", "precision", "seed"),
+    "flow.background",
+)
 # How masks leave the network; what is done with them afterwards decides later stages.
 _SOFT_MASKS = ("predict.short_side", "predict.flip")
 
+_CLIPS = {"clips": facts.clips}
+
 STAGES = (
-    Stage("flow", (), ("data", "flow"), _flow, shared=True, intact=_flow_intact),
-    Stage("prepare", ("flow",), (), _prepare, shared=True),
-    Stage("discover", ("prepare",), _TRAINING, _discover, shared=True),
-    Stage("align", ("discover", "flow"), ("align", *_SOFT_MASKS), align.work),
-    Stage("refine", ("align",), ("target", "crf", "refine"), _refine, shared=True),
-    Stage("predict", ("refine", "align"), ("predict", "crf"), predict.work),
+    Stage(
+        "flow",
+        (),
+        ("flow.gaps",),
+        _flow,
+        {"clips trained on": facts.training_clips, "flow": facts.flow_settings},
+        shared=True,
+        in_place=True,
+        intact=_flow_intact,
+    ),
+    Stage(
+        "prepare",
+        ("flow",),
+        (),
+        _prepare,
+        shared=True,
+        in_place=True,
+        intact=_prepare_intact,
+    ),
+    Stage(
+        "discover",
+        ("prepare",),
+        _TRAINING,
+        _discover,
+        {"model.weights": facts.weights, "discover.init": facts.start_of("discover")},
+        shared=True,
+    ),
+    Stage(
+        "align",
+        ("discover", "flow"),
+        ("align.score", "align.judged", "align.largest", *_SOFT_MASKS),
+        align.work,
+        {"align.features": facts.judge},
+    ),
+    Stage(
+        "refine",
+        ("align", "prepare"),
+        ("target", "crf", "refine"),
+        _refine,
+        {
+            "target.semantic_constraint by": facts.constraint,
+            "refine.init": facts.start_of("refine"),
+        },
+        shared=True,
+    ),
+    Stage("predict", ("refine", "align"), ("predict", "crf"), predict.work, _CLIPS),
     Stage(
         "evaluate",
         ("predict",),
         ("evaluate",),
         evaluate.work,
+        {"annotations": evaluate.annotated},
         also=lambda run: ("flow",) if evaluate.wants_flow(run) else (),
     ),
     Stage("report", ("evaluate",), ("report",), report.work),

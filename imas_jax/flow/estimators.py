@@ -94,12 +94,14 @@ def digest(flow: ConfigDict) -> str:
         UserError: If weights are missing.
     """
     if flow.estimator == "dis":
-        return f"dis-medium-opencv{cv2.__version__}-size{flow.size}"
+        # OpenCV's version is noted in `result.json`: another one does not make flow,
+        # nor what was trained on it, stale.
+        return f"dis-medium-size{flow.size}"
     if flow.estimator == "raft":
         weights, how = file_digest(_weights(flow)), f"it{flow.iterations}"
         how += f"-{flow.precision}-{flow.correlation}"
         return f"raft-{weights}-{how}-size{flow.size}"
-    return f"import-{Path(flow.source).resolve()}"
+    return f"import-{_listing_digest(Path(flow.source))}"
 
 
 class Dis:
@@ -180,6 +182,16 @@ def file_digest(path: Path) -> str:
     """Return the first 16 hex digits of a file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _listing_digest(folder: Path) -> str:
+    """Hash names and lengths of a folder's files, wherever it lies.
+
+    What is in a file is compared when it is read (`Importer.fingerprint`).
+    """
+    names = sorted(path for path in folder.rglob("*") if path.is_file())
+    told = [f"{p.relative_to(folder).as_posix()} {p.stat().st_size}" for p in names]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def _dis(flow: ConfigDict) -> Estimator:

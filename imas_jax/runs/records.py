@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 from ml_collections import ConfigDict
 
 from imas_jax import files
 from imas_jax.errors import UserError
 from imas_jax.training import parallel
 
+# Of `config.json`: raise it when workdirs of before can no longer be continued.
+FORMAT = 2
 PACKAGES = ("imas_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+ABSENT = "(no such field)"
+MOST_LINES = 12  # of a list of differences
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -27,13 +32,29 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say which fields differ, and how."""
-    absent = "(no such field)"
-    return [
-        f"{key}: was {was.get(key, absent)!r}, is {now.get(key, absent)!r}"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key, absent) != now.get(key, absent)
-    ]
+    """Say which fields differ, and how.
+
+    Values are compared as they are written down, so NaN is NaN. Of long lists of names
+    only what came and went is told.
+    """
+    told = []
+    for key in sorted(was.keys() | now.keys()):
+        old, new = was.get(key, ABSENT), now.get(key, ABSENT)
+        if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):
+            continue
+        if _is_names(old) and _is_names(new) and set(old) != set(new):
+            lines = [f"{key}: was {one}" for one in old if one not in new]
+            lines += [f"{key}: is {one}" for one in new if one not in old]
+            told += lines[:MOST_LINES]
+            if len(lines) > MOST_LINES:
+                told.append(f"{key}: and {len(lines) - MOST_LINES} more")
+        else:
+            told.append(f"{key}: was {old!r}, is {new!r}")
+    return told
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def digest(value: Any) -> str:
@@ -43,7 +64,8 @@ def digest(value: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what decides numbers."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {**found, "opencv": cv2.__version__}  # one of several packages brings it
 
 
 def read_json(path: Path) -> dict[str, Any]:

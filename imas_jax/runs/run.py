@@ -1,16 +1,17 @@
 """How stages are run once: order, inputs, `result.json`, and what makes them stale.
 
 A stage folder holds `config.json` from the moment work starts and `result.json` from
-the moment it is finished. A finished stage is never repeated. One whose config or
-inputs have changed since is refused, with the differing fields named, unless
-`config.overwrite` is set; nothing is ever mixed.
+the moment it is finished. A finished stage is never repeated. One whose fields, facts
+or inputs have changed since is refused, with the differences named, unless
+`config.overwrite` is set; then it is set aside by renaming. Nothing is ever mixed, and
+nothing is ever removed.
 """
 
+import dataclasses
 import datetime
 import json
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +20,24 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax import files
+from imas_jax.data.found import Clips
 from imas_jax.errors import UserError, bullet
 from imas_jax.progress import duration
-from imas_jax.runs.records import (
-    differences,
-    digest,
-    flatten,
-    read_json,
-    versions,
-    write_json,
-)
+from imas_jax.runs import lock, records, restoring
 from imas_jax.training import parallel
 
-# Fields that change how a stage works but not what it makes.
+# Fields that change how a stage works but not what it makes, and those that only name
+# what a fact of `stages/facts.py` tells by content.
 NEUTRAL = {
-    "data.partial",
-    "flow.root",
+    "model.weights",
     "target.workers",
     "predict.batch_size",
     # Of stage score, which is done anew each time; stage evaluate reads none of them.
     *(f"evaluate.{f}" for f in ("masks", "encoding", "label", "threshold", "partial")),
     "evaluate.baseline",
-    *(f"{s}.{f}" for s in ("discover", "refine") for f in ("log_every",)),
+    *(f"{s}.{f}" for s in ("discover", "refine") for f in ("init", "log_every")),
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("checkpoint_every",)),
 }
-TRAINED = ("discover", "align", "refine")  # what `config.restore` can bring in
 
 
 @dataclass(frozen=True)
@@ -69,19 +63,27 @@ class Stage:
         sections: Config sections, or single fields, that decide its result, beyond
             those of `needs`.
         work: Does it; restartable at any moment.
+        facts: What else decides its result, by name: plain values that tell contents
+            (clips, files of weights), or None where that cannot be told any more.
         shared: Whether every process takes part; else the first works for all.
         repeat: Whether it is done anew each time, finished or not.
+        in_place: Whether its files name their own content, so that what is stale need
+            not be set aside.
         also: Names further stages that this run's data make it need.
-        intact: Tells whether what a finished stage made is still there; one that is not
-            intact works again, and remakes only what is missing.
+        intact: Tells whether all that a finished stage is asked for is there; one that
+            is not intact works again, and makes only what is missing.
     """
 
     name: str
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     work: Callable[["Run"], Output]
+    facts: Mapping[str, Callable[["Run"], Any]] = dataclasses.field(
+        default_factory=dict
+    )
     shared: bool = False
     repeat: bool = False
+    in_place: bool = False
     also: Callable[["Run"], tuple[str, ...]] = lambda run: ()
     intact: Callable[["Run"], bool] = lambda run: True
 
@@ -91,33 +93,33 @@ class Run:
 
     Args:
         config: The whole config; with `config.restore`, the network's fields are taken
-            from that run.
+            from that run (`restoring.adopt_network`).
         stages: All stages in order.
+        clips: What has been found so far.
+
+    Raises:
+        UserError: If no workdir is named.
     """
 
-    def __init__(self, config: ConfigDict, stages: tuple[Stage, ...]):
+    def __init__(
+        self, config: ConfigDict, stages: tuple[Stage, ...], clips: Clips | None = None
+    ):
         self.config = config
-        self.workdir = Path(config.workdir)
+        self.workdir = workdir_of(config)
         self.stages = {stage.name: stage for stage in stages}
-        self.restored = Path(config.restore) if config.restore else None
+        self.clips = clips or Clips()
         self._needs: dict[str, tuple[str, ...]] = {}
+        self._facts: dict[str, Any] = {}
         self._told: set[str] = set()
 
     def brought_in(self, name: str) -> bool:
-        """Tell whether a stage's result is the restored run's.
-
-        A run that is restored to be evaluated brings all it trained. One that is
-        restored to train a stage further brings what comes before that stage.
-        """
-        if self.restored is None or name not in TRAINED:
-            return False
-        stage = self.config.stage
-        return stage not in TRAINED or TRAINED.index(name) < TRAINED.index(stage)
+        """Tell whether a stage's result is the restored run's."""
+        return restoring.brought_in(self.config, name)
 
     def folder(self, name: str) -> Path:
-        """Return a stage's folder, the restored run's for what was trained there."""
-        if self.restored is not None and self.brought_in(name):
-            return self.restored / name
+        """Return a stage's folder, the restored run's for what is taken from there."""
+        if self.brought_in(name):
+            return restoring.origin(Path(self.config.restore), name)
         return self.workdir / name
 
     def result(self, name: str) -> dict[str, Any]:
@@ -130,25 +132,31 @@ class Run:
         try:
             return json.loads(path.read_text())
         except (OSError, json.JSONDecodeError) as error:
+            fix = f"run --config.stage={name} first"
+            if self.brought_in(name):
+                fix = (
+                    f"finish that run with --config.stage={name}, or take less of it "
+                    "with --config.restore_until"
+                )
             raise UserError(
-                f"no result of stage {name} at {path}",
-                "a finished stage",
-                f"run --config.stage={name} first",
+                f"no result of stage {name} at {path}", "a finished stage", fix
             ) from error
 
     def values(self, name: str) -> dict[str, Any]:
         """Return what a finished stage made."""
         return self.result(name)["outputs"]
 
-    def make(self, name: str) -> None:
-        """Finish a stage, and before it every stage it needs."""
-        stage = self.stages[name]
-        if self.brought_in(name):
-            self.result(name)  # must be there
-            return
-        for needed in self.needs(stage):
-            self.make(needed)
-        self._make_one(stage)
+    def make(self, goal: str) -> None:
+        """Finish a stage, and before it every stage it needs.
+
+        Raises:
+            UserError: If it is taken from another run, or is stale, or another process is
+            at work in this workdir.
+        """
+        if self.brought_in(goal):
+            raise restoring.nothing_to_do(self.config, goal)
+        with lock.hold(self.workdir):
+            self._make(goal)
 
     def needs(self, stage: Stage) -> tuple[str, ...]:
         """Return all stages whose results a stage reads."""
@@ -156,18 +164,62 @@ class Run:
             self._needs[stage.name] = (*stage.needs, *stage.also(self))
         return self._needs[stage.name]
 
+    def subset(self, stage: Stage) -> dict[str, Any]:
+        """Return the fields and facts that decide a stage's result, flat.
+
+        Those of stages it needs are among them, where these are made here.
+        """
+        sections: set[str] = set()
+        facts: dict[str, Any] = {}
+        for one in self._with_needs(stage):
+            sections |= set(one.sections)
+            for name, tell in one.facts.items():
+                if name not in self._facts:
+                    self._facts[name] = tell(self)
+                facts[name] = self._facts[name]
+        fields = {
+            key: value
+            for key, value in records.flatten(self.config).items()
+            if {key, key.split(".")[0]} & sections and key not in NEUTRAL
+        }
+        return json.loads(json.dumps(fields | facts))
+
+    def _with_needs(self, stage: Stage) -> list[Stage]:
+        """Return a stage and all it needs that are made here."""
+        found, todo = {stage.name: stage}, [stage]
+        while todo:
+            for name in self.needs(todo.pop()):
+                if name not in found and not self.brought_in(name):
+                    found[name] = self.stages[name]
+                    todo.append(found[name])
+        return list(found.values())
+
+    def _make(self, name: str) -> None:
+        stage = self.stages[name]
+        if self.brought_in(name):
+            self.result(name)  # must be there
+            return
+        for needed in self.needs(stage):
+            self._make(needed)
+        self._make_one(stage)
+
     def _make_one(self, stage: Stage) -> None:
-        folder = self.workdir / stage.name
+        folder, first = self.workdir / stage.name, parallel.process()[0] == 0
         wanted = self.subset(stage)
         needed = self.needs(stage)
         inputs = {name: self.result(name)["identity"] for name in needed}
-        done = self._is_finished(stage, folder, wanted, inputs)
-        parallel.wait_for_all()  # nobody works before everybody has looked
+        stale = self._stale(stage, folder, wanted, inputs)
+        done = not stale and self._is_finished(stage, folder)
+        parallel.wait_for_all()  # nobody changes anything before everybody has looked
         if done:
             if stage.name not in self._told:  # several stages may need it
                 logging.info("%s: already done, in %s", stage.name, folder)
-        elif stage.shared or parallel.process()[0] == 0:
-            self._work(stage, folder, wanted, inputs)
+        else:
+            if stale and first:
+                self._clear(stage, folder, stale)
+            parallel.wait_for_all()
+            if stage.shared or first:
+                self._work(stage, folder, wanted, inputs)
         self._told.add(stage.name)
         parallel.wait_for_all()
 
@@ -176,7 +228,13 @@ class Run:
     ) -> None:
         """Do a stage and write down what made it."""
         logging.info("%s: starting, in %s", stage.name, folder)
-        write_json(folder / "config.json", {"config": wanted, "inputs": inputs})
+        about = {
+            "format": records.FORMAT,
+            "config": wanted,
+            "inputs": inputs,
+            **restoring.told(self.config),
+        }
+        records.write_json(folder / "config.json", about)
         start = time.monotonic()
         try:
             output = stage.work(self)
@@ -196,96 +254,88 @@ class Run:
             "finished": now.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
             "config": wanted,
-            "config_digest": digest(wanted),
+            "config_digest": records.digest(wanted),
             "inputs": inputs,
             "identity": output.identity,
             "outputs": output.values,
-            "versions": versions(),
+            "versions": records.versions(),
         }
-        write_json(folder / "result.json", result)
+        records.write_json(folder / "result.json", result)
         logging.info("%s: done in %s", stage.name, duration(seconds))
 
-    def subset(self, stage: Stage) -> dict[str, Any]:
-        """Return the config fields that decide a stage's result, flat."""
-        sections: set[str] = set()
-        todo = [stage]
-        while todo:
-            one = todo.pop()
-            sections |= set(one.sections)
-            needed = self.needs(one)
-            todo += [self.stages[n] for n in needed if not self.brought_in(n)]
-        flat = flatten(self.config)
-        kept = {
-            key: value
-            for key, value in flat.items()
-            if {key, key.split(".")[0]} & sections and key not in NEUTRAL
-        }
-        if any(self.brought_in(name) for name in TRAINED) or "discover" in sections:
-            kept["restore"] = str(self.restored or "")
-        return json.loads(json.dumps(kept))
+    def _is_finished(self, stage: Stage, folder: Path) -> bool:
+        there = all((folder / f"{n}.json").is_file() for n in ("config", "result"))
+        return there and not stage.repeat and stage.intact(self)
 
-    def _is_finished(
+    def _stale(
         self, stage: Stage, folder: Path, wanted: dict[str, Any], inputs: dict[str, str]
-    ) -> bool:
-        """Tell whether nothing is to be done; refuse or clear what is stale."""
-        started, finished = folder / "config.json", folder / "result.json"
+    ) -> list[str]:
+        """Say what has changed since a stage was begun; refuse it without `overwrite`.
+
+        Raises:
+            UserError: With all that has changed, or for a workdir of before `FORMAT`.
+        """
+        started = folder / "config.json"
         if stage.repeat or not started.is_file():
-            return False
-        was = read_json(started)
-        # Fields that were written down once but decide nothing any more may change.
-        told = {key: value for key, value in was["config"].items() if key in wanted}
-        stale = differences(told, wanted)
-        if not stale:
-            stale = [
-                f"stage {name} was made again"
-                for name, identity in inputs.items()
-                if was["inputs"].get(name) != identity
-            ]
-        if not stale:
-            return finished.is_file() and stage.intact(self)
+            return []
+        was = records.read_json(started)
+        if was.get("format") != records.FORMAT:
+            raise UserError(
+                f"{folder} was made by another version of imas_jax",
+                "a workdir of this version",
+                "choose another --config.workdir; what was trained there can be used "
+                f"with --config.restore={self.workdir}",
+            )
+        # Fields that were written down once but decide nothing any more may change, and
+        # facts that cannot be told any more stand.
+        gone = [key for key, value in wanted.items() if value is None]
+        for key in (key for key in gone if was["config"].get(key)):
+            logging.warning("%s: %s cannot be read any more", stage.name, key)
+        now = {key: value for key, value in wanted.items() if key not in gone}
+        before = {key: value for key, value in was["config"].items() if key in now}
+        stale = records.differences(before, now) or [
+            f"stage {name} was made again"
+            for name, identity in inputs.items()
+            if was["inputs"].get(name) != identity
+        ]
         if not any(path.name != "config.json" for path in folder.iterdir()):
-            return False  # it failed before it made anything: nothing can be mixed
-        if not self.config.overwrite:
+            return []  # it failed before it made anything: nothing can be mixed
+        if stale and not self.config.overwrite:
             raise UserError(
                 f"stage {stage.name} in {folder} was made with another config:\n"
                 + bullet(stale),
                 "the config it was made with",
                 "set these fields back, choose another --config.workdir, or redo the "
-                "stage and those after it with --config.overwrite=True",
+                "stage and those after it with --config.overwrite=True: what is there "
+                "is kept beside it, under another name",
             )
+        return stale
+
+    def _clear(self, stage: Stage, folder: Path, stale: list[str]) -> None:
+        """Make room for a stage that is made again; what is there is kept."""
         logging.warning("%s: made again (%s)", stage.name, "; ".join(stale))
-        if parallel.process()[0] == 0:
-            shutil.rmtree(folder)
-        return False
+        if stage.in_place:
+            (folder / "result.json").unlink(missing_ok=True)
+            return
+        now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        aside = folder.with_name(f"{stage.name}.aside-{now}")
+        while aside.exists():  # made twice within a second
+            aside = aside.with_name(aside.name + "x")
+        folder.rename(aside)
+        logging.warning("%s: what was there is kept in %s", stage.name, aside)
 
 
-def adopt_network(config: ConfigDict) -> ConfigDict:
-    """Return the config with the restored run's network in place of its own.
-
-    What decides shapes and which checkpoint is final is read from that run, so that
-    nobody has to repeat it: `model`, `precision`, and the stages' `steps` and `ema`.
+def workdir_of(config: ConfigDict) -> Path:
+    """Return the folder of a run.
 
     Raises:
-        UserError: If there is no run at `config.restore`.
+        UserError: If it is empty: everything would be written where the shell happens
+            to be.
     """
-    if not config.restore:
-        return config
-    folder = Path(config.restore)
-    found = [folder / stage / "config.json" for stage in reversed(TRAINED)]
-    found = [path for path in found if path.is_file()]
-    if not found:
+    if not config.workdir.strip():
         raise UserError(
-            f"restore = {config.restore!r} is not a run",
-            "the workdir of a run that trained: it has discover/config.json",
-            "name the folder that was that run's --config.workdir",
+            "workdir is empty",
+            "a folder that everything is written to",
+            "set --config.workdir=DIR, --config.workdir=. for the current folder",
         )
-    adopted = config.copy_and_resolve_references().unlock()
-    known = flatten(config)
-    for field, value in read_json(found[0])["config"].items():
-        section, _, name = field.partition(".")
-        decisive = section in ("model", "precision") or name in ("steps", "ema")
-        if decisive and field in known:
-            trained_here = section == config.stage and name in ("steps", "ema")
-            if not trained_here:
-                adopted.update_from_flattened_dict({field: value})
-    return adopted.lock()
+    return Path(config.workdir)

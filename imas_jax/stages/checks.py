@@ -14,7 +14,9 @@ from ml_collections import ConfigDict
 from imas_jax.appearance import crf
 from imas_jax.errors import UserError, bullet
 from imas_jax.models import imas, pretrained
+from imas_jax.runs import restoring
 from imas_jax.stages import features
+from imas_jax.stages import network as stages_network
 from imas_jax.training import parallel
 
 # Stages that need neither a network nor what follows it.
@@ -31,7 +33,7 @@ def check(config: ConfigDict, goal: str) -> None:
     Raises:
         UserError: With everything that was found.
     """
-    wanted = [network, batches, frozen_features, solver, shards, watchers]
+    wanted = [network, starts, batches, frozen_features, solver, shards, watchers]
     if goal in BEFORE_NETWORK:
         wanted = [shards] if goal == "prepare" else []
     found = []
@@ -54,7 +56,7 @@ def check(config: ConfigDict, goal: str) -> None:
 def network(config: ConfigDict) -> None:
     """Build the network without computing it; see whether its weights fit."""
     model = imas.make_model(config)
-    if not config.model.weights or config.restore or _done(config, "discover"):
+    if not config.model.weights or _done(config, "discover") or config.discover.init:
         return
     frames = jnp.zeros((1, 2, 64, 64, 3))
     shapes = jax.eval_shape(
@@ -62,6 +64,13 @@ def network(config: ConfigDict) -> None:
     )
     wanted = config.model
     pretrained.load_into(shapes, Path(wanted.weights), wanted.backbone, wanted.averaged)
+
+
+def starts(config: ConfigDict) -> None:
+    """Read the weights that a stage is to start from."""
+    for stage in ("discover", "refine"):
+        if not _done(config, stage):
+            stages_network.weights_of_run(config, stage)
 
 
 def batches(config: ConfigDict) -> None:
@@ -115,4 +124,6 @@ def watchers(config: ConfigDict) -> None:
 
 def _done(config: ConfigDict, stage: str) -> bool:
     """Tell whether a stage is finished: what it read may be gone by now."""
+    if restoring.brought_in(config, stage):
+        return True
     return (Path(config.workdir) / stage / "result.json").is_file()

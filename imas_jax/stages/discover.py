@@ -3,7 +3,6 @@
 from absl import logging
 
 from imas_jax.conventions import Tree
-from imas_jax.errors import UserError
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import fit, inputs, network
 from imas_jax.training import checkpoints
@@ -25,22 +24,20 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
 
 
 def starting_variables(run: Run) -> Tree:
-    """Choose where training starts: another run, given weights, or random.
+    """Choose where training starts. The order is important:
 
-    The stage's own checkpoint, if there is one, is preferred to all three by the loop.
+    1. the stage's own newest checkpoint, which the loop prefers to all that follow;
+    2. the weights that another run ended with, `discover.init`;
+    3. backbone weights from a file, `model.weights`, and the rest at random;
+    4. all at random.
+
+    A run that is restored (`restore`) does not come here: its stage 1 is finished.
 
     Raises:
-        UserError: If the run to start from holds no checkpoint.
+        UserError: If the run to start from is not finished, or another network's.
     """
-    if run.restored is None:
+    found = network.weights_of_run(run.config, "discover")
+    if found is None:
         return network.initial_variables(network.build_model(run.config), run.config)
-    for stage in ("refine", "discover"):
-        folder = run.restored / stage
-        if (folder / "checkpoints").is_dir():
-            logging.info("starting from stage %s of %s", stage, run.restored)
-            return network.final_state(run.config, folder, stage).best_variables
-    raise UserError(
-        f"restore = {str(run.restored)!r} holds no checkpoint",
-        "the workdir of a run with discover/checkpoints",
-        "name the folder that was that run's --config.workdir",
-    )
+    logging.info("starting from the weights of %s", run.config.discover.init)
+    return found

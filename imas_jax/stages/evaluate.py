@@ -115,6 +115,19 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
     return tell
 
 
+def annotated(run: Run) -> list[str]:
+    """Tell which frames are annotated, by content: what decides scores besides masks."""
+    found = []
+    for one in annotated_clips(run.config):
+        lengths = [
+            [path.stat().st_size for path in one.truth[t].paths]
+            for t in sorted(one.truth)
+        ]
+        text = digest([sorted(one.truth), lengths])
+        found.append(f"{one.clip.name}, {len(one.truth)} frames ({text})")
+    return found
+
+
 def empty_rule(config: ConfigDict) -> protocol.Empty:
     """Return what a frame scores in which both masks are empty (the authors' tools)."""
     dataset = DATASETS.get(config.data.layout)
@@ -153,7 +166,7 @@ def annotated_clips(config: ConfigDict) -> list[Scored]:
 
 def wants_flow(run: Run) -> bool:
     """Tell whether scores or pictures of flow are due: not where a network is used."""
-    return run.restored is None or bool(annotated_clips(run.config))
+    return not run.brought_in("refine") or bool(annotated_clips(run.config))
 
 
 def _is_thinned(run: Run, clip: Clip) -> bool:
@@ -175,7 +188,7 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
         rule = f"threshold={config.predict.threshold}"
     stages = [("stage 2", run.workdir / "predict" / predict.SOFT)]
     stage_1 = run.folder("align") / align.SOFT
-    if run.restored is None and config.refine.steps > 0 and not parts:
+    if not run.brought_in("align") and config.refine.steps > 0 and not parts:
         stages.insert(0, ("stage 1", stage_1))
     elif config.refine.steps == 0:
         stages = [("stage 1", stages[0][1])]

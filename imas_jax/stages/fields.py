@@ -21,6 +21,7 @@ from imas_jax.flow import estimators
 from imas_jax.losses import LossKind
 from imas_jax.models import imas, segmenter
 from imas_jax.models.segmenter import BACKBONES
+from imas_jax.runs import restoring
 from imas_jax.runs.records import flatten
 from imas_jax.stages import align, features, flow_export, inputs, settle
 
@@ -213,6 +214,7 @@ ALIASES = {"align.frames": "data.root"}  # configs/align.py's name for it
 Row = tuple[Rule, str]
 
 _TRAINING: dict[str, Row] = {
+    "init": (Text(), "another run's workdir, whose weights training starts from"),
     "steps": (_STEPS, "of training; 0 trains nothing"),
     "batch_size": (_RHYTHM, "pairs a step over all devices"),
     "learning_rate": (_ABOVE_0, "of Adam at the first step"),
@@ -229,7 +231,8 @@ _TRAINING: dict[str, Row] = {
 TABLE: dict[str, Row] = {
     "workdir": (Text(blank=False), "folder of everything that is written"),
     "restore": (Text(), "another run's workdir"),
-    "overwrite": (Flag(), "redo finished stages whose config changed"),
+    "restore_until": (Word(restoring.TRAINED), "last stage taken from that run"),
+    "overwrite": (Flag(), "redo stages whose config changed"),
     "distributed": (Text(), "auto, or HOST:PORT,COUNT,INDEX"),
     "seed": (_SEED, "of everything random"),
     "precision": (Word(tuple(imas.DTYPES)), "of the network"),

@@ -39,10 +39,12 @@ def flow_folder(config: ConfigDict, folder: Path) -> files.FlowFolder:
     Raises:
         UserError: If the estimator or its weights are unknown.
     """
-    digest = estimators.digest(config.flow)
+    parts: list[Any] = [estimators.digest(config.flow), config.data.size]
+    if config.data.frames > 0:  # thinned clips number their frames anew
+        parts += [config.data.frames, max(config.flow.gaps)]
     return files.FlowFolder(
         Path(config.flow.root or folder),
-        f"{config.flow.estimator}-{files.settings_digest(digest, config.data.size)}",
+        f"{config.flow.estimator}-{files.settings_digest(*parts)}",
     )
 
 
@@ -91,20 +93,20 @@ def run(
     summary["computed"] = len(todo)
     if config.flow.export and index == 0:
         summary["export"] = str(flow_export.export(config.flow, target, clips))
+        summary["exported"] = config.flow.export
     return summary
 
 
 def is_intact(
-    config: ConfigDict, clips: Sequence[clips_lib.Clip], folder: Path
+    target: files.FlowFolder, clips: Sequence[clips_lib.Clip], gaps: Sequence[int]
 ) -> bool:
     """Tell whether every flow file is there and no shorter than its clip's others.
 
     Sizes only, so that a finished stage is passed in no time; contents are checked by
     the prepare stage.
     """
-    target = flow_folder(config, folder)
     sizes: dict[str, list[int]] = {clip.name: [] for clip in clips}
-    for job in all_jobs(clips, config.flow.gaps):
+    for job in all_jobs(clips, gaps):
         for direction in files.DIRECTIONS:
             path = target.path(job.clip.name, job.pair.first, direction, job.gap)
             if not path.is_file():
@@ -164,7 +166,7 @@ def summarise(
                     "%s: %s (%s of pairs)", clip.name, WARNINGS[name], share
                 )
     return {
-        "folder": str(target.root / target.digest),
+        "digest": target.digest,
         "pairs": len(all_jobs(clips, gaps)),
         "bytes": size,
         "quality": quality,

@@ -51,8 +51,15 @@ def trained(config: ConfigDict, clip: clips_lib.Clip) -> clips_lib.Clip:
 
 
 def flow(run: Run) -> FlowFolder:
-    """Return where the run's flow lies."""
-    return flow_stage.flow_folder(run.config, run.workdir / "flow")
+    """Return where the run's flow lies, or will lie.
+
+    Once it is made this is known without the estimator's weights.
+    """
+    folder = run.workdir / "flow"
+    if (folder / "result.json").is_file():
+        root = Path(run.config.flow.root or folder)
+        return FlowFolder(root, run.values("flow")["digest"])
+    return flow_stage.flow_folder(run.config, folder)
 
 
 def training_timing(folder: Path) -> dict[str, float]:

@@ -12,6 +12,7 @@ from imas_jax.errors import UserError
 from imas_jax.models import pretrained
 from imas_jax.models.amd import AMD
 from imas_jax.models.imas import IMAS, make_model
+from imas_jax.runs import restoring
 from imas_jax.training import state as states
 from imas_jax.training.checkpoints import Checkpoints
 
@@ -33,6 +34,22 @@ def initial_variables(model: IMAS | AMD, config: ConfigDict) -> Tree:
             variables, Path(wanted.weights), wanted.backbone, wanted.averaged
         )
     return variables
+
+
+def weights_of_run(config: ConfigDict, stage: str) -> Tree | None:
+    """Read the weights of the run that `<stage>.init` names; None where it names none.
+
+    Raises:
+        UserError: If that run is not there, is not finished, or is another network's.
+    """
+    if not config[stage].init:
+        return None
+    run = Path(config[stage].init)
+    found = restoring.last_trained(run)
+    theirs = config.copy_and_resolve_references().unlock()
+    # Averaged weights are part of a state, so its shape is that run's.
+    theirs[stage].ema = float(restoring.network_of(run)[f"{found.stage}.ema"])
+    return final_state(theirs, found.folder, stage).best_variables
 
 
 def stage_optimizer(config: ConfigDict, stage: str) -> optax.GradientTransformation:

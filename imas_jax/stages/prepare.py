@@ -36,8 +36,8 @@ def run(
         wait: Returns when all processes arrived.
 
     Returns:
-        Plain values for `result.json`: counts, size, source, and the shards' folder;
-        the same whether the stage was interrupted or not.
+        Plain values for `result.json`: counts, size and source; the same whether the
+        stage was interrupted or not.
 
     Raises:
         UserError: One report of everything wrong with frames or flow; or a full disk.
@@ -70,7 +70,6 @@ def run(
             counts["written"],
             counts["reused"],
         )
-        summary["shards"] = str(shards)
     return summary
 
 

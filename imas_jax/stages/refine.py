@@ -7,7 +7,10 @@ further to meet them (equation 9). With `refine.steps = 0` stage 1 stands as it 
 from collections.abc import Iterator
 from pathlib import Path
 
+from absl import logging
+
 from imas_jax.appearance import crf, targets
+from imas_jax.conventions import Tree
 from imas_jax.data.clips import Clip
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import features, fit, inputs, network, object_masks, soft_masks
@@ -21,12 +24,13 @@ TARGETS = "targets"
 def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     """Make targets, then train; continue where a killed run stopped."""
     channels = tuple(run.values("align")["channels"])
-    state = network.final_state(run.config, run.folder("discover"), "discover")
     if run.config.refine.steps == 0:
+        state = network.final_state(run.config, run.folder("discover"), "discover")
         identity = checkpoints.digest(checkpoints.as_tree(state))
         return Output(identity, {"steps": 0, "last": {}, "targets": {}})
     folder = run.workdir / "refine" / TARGETS
     clips = inputs.training_clips(run.config)
+    _check_aligned(run, clips)
     source = {
         "align": run.result("align")["identity"],
         "whole_clip": run.config.target.whole_clip,
@@ -43,7 +47,7 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     if parallel.process()[0] == 0:
         parallel.wait_for_all()
     wanted = fit.Appearance(channels, folder)
-    state = fit.fit(run, "refine", state.best_variables, watcher, wanted)
+    state = fit.fit(run, "refine", starting_variables(run), watcher, wanted)
     log = inputs.training_log(run.workdir / "refine")
     return Output(
         identity=checkpoints.digest(checkpoints.as_tree(state)),
@@ -54,6 +58,36 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
             "targets": summary.to_json(),
         },
     )
+
+
+def starting_variables(run: Run) -> Tree:
+    """Return what `refine.init` names, else what stage 1 of this run ended with.
+
+    Raises:
+        UserError: If the run to start from is not finished, or another network's.
+    """
+    found = network.weights_of_run(run.config, "refine")
+    if found is not None:
+        logging.info("starting from the weights of %s", run.config.refine.init)
+        return found
+    folder = run.folder("discover")
+    return network.final_state(run.config, folder, "discover").best_variables
+
+
+def _check_aligned(run: Run, clips: tuple[Clip, ...]) -> None:
+    """Refuse clips that the restored run, whose masks are used, never aligned.
+
+    Raises:
+        UserError: With the clips.
+    """
+    aligned = run.values("align")["sequences"]
+    unknown = [clip.name for clip in clips if clip.name not in aligned]
+    if run.brought_in("align") and unknown:
+        raise UserError(
+            f"{run.config.restore} has no stage-1 masks of {', '.join(unknown[:8])}",
+            "the clips it was aligned on, for restore_until=align",
+            "set --config.restore_until=discover: these clips are aligned here then",
+        )
 
 
 def recipe(run: Run) -> targets.TargetRecipe:

@@ -155,7 +155,8 @@ class Views:
     def _target(self, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
         """Draw the frame's stage-2 target, where there is one."""
         folder = self._run.folder("refine") / TARGETS
-        there = (folder / f"{clip.name}.npz").is_file() and self._run.restored is None
+        ours = not self._run.brought_in("refine")
+        there = ours and (folder / f"{clip.name}.npz").is_file()
         place = self._place(clip, t) if there else None
         if place is None:
             return {}

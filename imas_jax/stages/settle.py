@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.data.clips import Clip
 from imas_jax.flow import estimators, motion
-from imas_jax.runs.run import TRAINED
+from imas_jax.runs import restoring
 from imas_jax.stages import inputs
 
 OPEN = (-1, -1.0, "auto")
@@ -90,7 +90,7 @@ def settle(config: ConfigDict) -> ConfigDict:
                 clip.name,
                 len(clip.frames),
             )
-    trains = not config.restore or config.stage in TRAINED
+    trains = not restoring.brought_in(config, "refine")
     moves = measure_motion(clips) if "flow.gaps" in wanted and trains else {}
     sizes = tuple(clip.native_size for clip in clips)
     if trains and len(clips) > 1 and not config.model.weights:
@@ -215,7 +215,8 @@ def apply(config: ConfigDict, choices: tuple[Choice, ...]) -> ConfigDict:
 def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     yield _size(facts)
     yield _frames(facts)
-    yield _gaps(facts)
+    if facts.motion or not facts.trains:  # else gaps are set, and nothing is measured
+        yield _gaps(facts)
     weights = config.model.weights
     network = GIVEN if weights else SCRATCH
     reason = f"{weights} is given" if weights else "no weights: learns from scratch"

@@ -21,7 +21,8 @@ from imas_jax.errors import ProblemList, UserError
 from imas_jax.evaluation import mask_folders
 from imas_jax.evaluation.mask_folders import MaskFolder
 from imas_jax.runs.records import digest
-from imas_jax.runs.run import Output, Run, adopt_network
+from imas_jax.runs.restoring import adopt_network
+from imas_jax.runs.run import Output, Run
 from imas_jax.stages import align, network
 from imas_jax.stages.predictor import Predictor, to_frame
 from imas_jax.tools import folder_lists

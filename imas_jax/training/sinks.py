@@ -5,12 +5,15 @@ those of `metrics.jsonl`.
 """
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
+
+from imas_jax import files
 
 from imas_jax import files
 
@@ -67,16 +70,19 @@ class WeightsAndBiases:
 
     Args:
         project: Its project.
-        folder: The stage's folder; its path names the run.
+        folder: The stage's folder; it names the run, and notes its id.
     """
 
     def __init__(self, project: str, folder: Path):
         import wandb  # optional: `stages/checks.py` has seen that it is there
 
         self._wandb: Any = wandb
-        name = "-".join(folder.parts[-2:])
         self._run = wandb.init(
-            project=project, id=name, name=name, dir=str(folder), resume="allow"
+            project=project,
+            id=_own_id(folder / "wandb-id"),
+            name="-".join(folder.parts[-3:]),
+            dir=str(folder),
+            resume="allow",
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -115,6 +121,13 @@ class JsonLines:
 
     def close(self) -> None:
         """Do nothing: every line is written at once."""
+
+
+def _own_id(note: Path) -> str:
+    """Return the id noted in a file; the first time it is drawn."""
+    if not note.is_file():
+        files.write_text(note, uuid.uuid4().hex)
+    return note.read_text()
 
 
 def _step(line: str) -> float:

@@ -16,6 +16,7 @@ def config(tmp_path):
         {
             "workdir": str(tmp_path / "run"),
             "restore": "",
+            "restore_until": "refine",
             "stage": "all",
             "overwrite": False,
             "first": {"x": 1, "pair": (1, 2)},
@@ -100,6 +101,9 @@ def test_overwrite_redoes_a_stale_stage_and_what_follows(config, tmp_path):
     make(config, counter)
     assert counter.calls == ["discover", "predict"]
     assert not (tmp_path / "run/discover/leftover").exists()
+    (aside,) = (tmp_path / "run").glob("discover.aside-*")
+    assert (aside / "leftover").read_text() == "of the old config"
+    assert (aside / "result.json").is_file()
 
 
 def test_a_half_done_stage_of_another_config_is_refused_too(config, tmp_path):
@@ -154,12 +158,97 @@ def test_a_restored_run_brings_its_trained_stages_along(config, tmp_path):
     make(config, counter)
     assert counter.calls == ["predict"]
     result = json.loads((tmp_path / "other/predict/result.json").read_text())
-    assert result["config"]["restore"].endswith("run")
+    assert result["inputs"]["discover"].startswith("discover {")
 
 
 def test_a_restored_run_without_training_is_refused(config, tmp_path):
     config.restore = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="discover"):
+        make(config, Counter())
+
+
+def test_what_a_restored_run_brings_does_not_depend_on_the_stage(config, tmp_path):
+    make(config, Counter(), "discover")
+    config.restore, config.workdir = config.workdir, str(tmp_path / "other")
+    config.stage = "discover"
+    with pytest.raises(UserError, match="taken from") as refusal:
+        make(config, Counter(), "discover")
+    assert "--config.discover.init=" in refusal.value.fix
+    counter = Counter()
+    make(config, counter)
+    assert counter.calls == ["predict"]
+
+
+def test_a_run_is_restored_through_the_run_it_restored_itself(config, tmp_path):
+    def stages(calls):
+        def work(name):
+            return lambda run: calls.append(name) or Output(name, {"made": name})
+
+        return (
+            Stage("discover", (), ("first",), work("discover")),
+            Stage("refine", ("discover",), ("second",), work("refine")),
+            Stage("predict", ("refine", "discover"), (), work("predict")),
+        )
+
+    for name in ("a", "b", "c"):
+        calls = []
+        config.workdir = str(tmp_path / name)
+        Run(config, stages(calls)).make("predict" if name == "c" else "refine")
+        expected = {"a": ["discover", "refine"], "b": ["refine"], "c": ["predict"]}
+        assert calls == expected[name]
+        config.restore = config.workdir
+        config.restore_until = "discover" if name == "a" else "refine"
+    told = json.loads((tmp_path / "c/predict/result.json").read_text())
+    assert told["inputs"] == {"refine": "refine", "discover": "discover"}
+
+
+def test_facts_are_compared_by_what_they_tell(config):
+    calls, told = [], {"clips": ["a, 8 frames (12)", "b, 9 frames (34)"]}
+
+    def stages():
+        def work(run):
+            calls.append(1)
+            return Output("x", {})
+
+        facts = {name: lambda run, name=name: told[name] for name in told}
+        return (Stage("predict", (), ("first",), work, facts),)
+
+    for _ in range(2):
+        Run(config, stages()).make("predict")
+    assert calls == [1]
+    told["clips"] = None  # can no longer be told: what is finished stands
+    Run(config, stages()).make("predict")
+    assert calls == [1]
+    told["clips"] = ["a, 8 frames (12)", "b, 9 frames (35)"]
+    with pytest.raises(UserError) as refusal:
+        Run(config, stages()).make("predict")
+    assert "clips: was b, 9 frames (34)" in refusal.value.found
+    assert "clips: is b, 9 frames (35)" in refusal.value.found
+    assert "a, 8" not in refusal.value.found
+
+
+def test_a_workdir_of_another_version_is_refused_in_one_sentence(config, tmp_path):
+    make(config, Counter())
+    path = tmp_path / "run/discover/config.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k != "format"}
+    path.write_text(json.dumps(old))
+    with pytest.raises(UserError, match="another version of imas_jax") as refusal:
+        make(config, Counter())
+    assert "--config.restore=" in refusal.value.fix
+
+
+def test_nan_is_the_same_nan_when_a_run_goes_on(config):
+    config.first = {"x": float("nan"), "pair": (1, float("nan"))}
+    make(config, Counter())
+    counter = Counter()
+    make(config, counter)
+    assert counter.calls == []
+
+
+@pytest.mark.parametrize("workdir", ["", " "])
+def test_an_empty_workdir_is_refused(config, workdir):
+    config.workdir = workdir
+    with pytest.raises(UserError, match="workdir is empty"):
         make(config, Counter())
 
 

@@ -57,16 +57,55 @@ def test_several_clips_from_scratch_are_told_of_a_network_for_each(tmp_path, cap
     assert "--config.stage=each" in caplog.text
 
 
-@pytest.mark.parametrize(("stage", "moves"), [("all", False), ("discover", True)])
+@pytest.mark.parametrize(("until", "moves"), [("refine", False), ("discover", True)])
 def test_motion_is_measured_where_something_is_trained(
-    tmp_path, monkeypatch, stage, moves
+    tmp_path, monkeypatch, until, moves
 ):
     clip_writer.write_clip(tmp_path / "clip", 4)
     config = config_of(tmp_path / "clip").unlock()
-    config.restore, config.stage = "another", stage
+    config.restore, config.restore_until = "another", until
     looked = []
     monkeypatch.setattr(
         settle, "measure_motion", lambda clips: looked.append(clips) or {1: 2.0}
     )
     assert tuple(settle.settle(config).flow.gaps) == (1,)
     assert bool(looked) == moves
+
+
+SET = {
+    "data.size": (48, 64),
+    "data.frames": 9,
+    "flow.gaps": (2,),
+    "model.backbone": "resnet18",
+    "model.width": 8,
+    "model.head_width": 24,
+    "model.head_dilation": 3,
+    "discover.steps": 7,
+    "discover.learning_rate": 0.5,
+    "refine.steps": 3,
+    "refine.learning_rate": 0.25,
+}
+
+
+@pytest.mark.parametrize("field", settle.FIELDS)
+def test_a_value_that_is_given_stands_and_the_rest_is_chosen(tmp_path, field):
+    clip_writer.write_clip(tmp_path / "clip", 12)
+    config = config_of(tmp_path / "clip").unlock()
+    config.update_from_flattened_dict({field: SET[field]})
+    settled = settle.settle(config.lock())
+    section, name = field.split(".")
+    assert settled[section][name] == SET[field]
+    assert settle.open_fields(settled) == ()
+
+
+@pytest.mark.parametrize("open_field", settle.FIELDS)
+def test_any_field_may_be_the_only_open_one(tmp_path, open_field):
+    clip_writer.write_clip(tmp_path / "clip", 12)
+    config = config_of(tmp_path / "clip").unlock()
+    given = {field: value for field, value in SET.items() if field != open_field}
+    config.update_from_flattened_dict(given)
+    settled = settle.settle(config.lock())
+    assert settle.open_fields(settled) == ()
+    for field, value in given.items():
+        section, name = field.split(".")
+        assert settled[section][name] == value

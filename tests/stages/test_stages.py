@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import tiny_config, write_clip
 
 from imas_jax import protocol
-from imas_jax.runs import run as run_lib
+from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def test_a_restored_run_predicts_what_the_run_itself_predicted(finished, tmp_pat
     config = tiny_config(finished / "clip", tmp_path / "again")
     config.restore, config.stage = str(finished / "run"), "evaluate"
     config.model.width = 16  # the restored run's network is taken, not this
-    Run(run_lib.adopt_network(config), protocol.STAGES).make("evaluate")
+    Run(restoring.adopt_network(config), protocol.STAGES).make("evaluate")
     for path in sorted((finished / "run/predict/soft").iterdir()):
         np.testing.assert_array_equal(
             np.load(path), np.load(tmp_path / "again/predict/soft" / path.name)
@@ -101,7 +101,7 @@ def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
     write_clip(tmp_path / "other", frames=5, seed=3)
     config = tiny_config(tmp_path / "other", tmp_path / "used")
     config.restore, config.predict.soft_masks = str(finished / "run"), True
-    Run(run_lib.adopt_network(config), protocol.STAGES).make(protocol.LAST)
+    Run(restoring.adopt_network(config), protocol.STAGES).make(protocol.LAST)
     stages = {p.name for p in (tmp_path / "used").iterdir()}
     assert stages == {"predict", "evaluate", "report"}
     for kind in ("masks", "soft_masks"):

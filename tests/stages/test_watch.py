@@ -66,17 +66,32 @@ def test_weights_and_biases_gets_the_same_names(tmp_path, monkeypatch):
         init=lambda **how: told.append(how) or run, Image=lambda p: p.shape
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    sink = sinks.WeightsAndBiases("imas", tmp_path / "runs/bear/discover")
+    folder = tmp_path / "runs/bear/discover"
+    folder.mkdir(parents=True)
+    sink = sinks.WeightsAndBiases("imas", folder)
     sink.scalars(3, {"loss": 0.5})
     sink.pictures(4, {"frames/bear": np.zeros((6, 8, 3), np.uint8)})
     sink.close()
     how, *rest = told
-    assert (how["project"], how["id"], how["resume"]) == (
+    assert (how["project"], how["name"], how["resume"]) == (
         "imas",
-        "bear-discover",
+        "runs-bear-discover",
         "allow",
     )
     assert rest == [(3, {"loss": 0.5}), (4, {"frames/bear": (6, 8, 3)})]
+
+
+def test_rows_of_an_ablation_are_runs_of_their_own_and_go_on_as_such(
+    tmp_path, monkeypatch
+):
+    ids = []
+    fake = types.SimpleNamespace(init=lambda **how: ids.append(how["id"]))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for row in ("stage-1", "residual", "stage-1"):
+        folder = tmp_path / "rows" / row / "seed-0" / "discover"
+        folder.mkdir(parents=True, exist_ok=True)
+        sinks.WeightsAndBiases("imas", folder)
+    assert ids[0] == ids[2] != ids[1]
 
 
 def test_weights_and_biases_that_is_not_installed_is_told_before_any_work(

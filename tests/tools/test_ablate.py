@@ -14,7 +14,8 @@ from imas_jax.errors import UserError
 from imas_jax.evaluation import ablations
 from imas_jax.evaluation.ablations import ABLATIONS
 from imas_jax.evaluation.protocol import Entry, SequenceScore
-from imas_jax.runs.run import Output, Run, adopt_network
+from imas_jax.runs.restoring import adopt_network
+from imas_jax.runs.run import Output, Run
 from imas_jax.tools import ablate
 
 NAMES = ("cat-sway", "cup-pan")
