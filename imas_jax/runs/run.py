@@ -150,8 +150,8 @@ class Run:
         """Finish a stage, and before it every stage it needs.
 
         Raises:
-            UserError: If it is taken from another run, or is stale, or another process is
-            at work in this workdir.
+            UserError: If it is taken from another run, is stale, or another process
+                works in this workdir.
         """
         if self.brought_in(goal):
             raise restoring.nothing_to_do(self.config, goal)

@@ -24,7 +24,9 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
 
 
 def starting_variables(run: Run) -> Tree:
-    """Choose where training starts. The order is important:
+    """Choose where training starts.
+
+    The order is important:
 
     1. the stage's own newest checkpoint, which the loop prefers to all that follow;
     2. the weights that another run ended with, `discover.init`;

@@ -116,7 +116,7 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
 
 
 def annotated(run: Run) -> list[str]:
-    """Tell which frames are annotated, by content: what decides scores besides masks."""
+    """Tell which frames are annotated, by content: masks aside, this decides scores."""
     found = []
     for one in annotated_clips(run.config):
         lengths = [

@@ -12,6 +12,7 @@ from absl import logging
 from imas_jax.appearance import crf, targets
 from imas_jax.conventions import Tree
 from imas_jax.data.clips import Clip
+from imas_jax.errors import UserError
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import features, fit, inputs, network, object_masks, soft_masks
 from imas_jax.stages.align import SOFT

@@ -15,8 +15,6 @@ from jaxtyping import UInt8
 
 from imas_jax import files
 
-from imas_jax import files
-
 Pictures = Mapping[str, UInt8[np.ndarray, "_ _ 3"]]
 
 
