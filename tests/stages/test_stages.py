@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -82,6 +83,22 @@ def test_a_second_run_does_nothing_and_says_so(finished, caplog):
     assert sum("already done" in r.message for r in caplog.records) >= len(
         protocol.STAGES
     )
+
+
+def test_a_run_whose_workdir_and_data_moved_is_still_finished(
+    finished, tmp_path, monkeypatch
+):
+    shutil.copytree(finished / "run", tmp_path / "moved run")
+    shutil.copytree(finished / "clip", tmp_path / "moved/clip")
+    monkeypatch.setattr(cv2, "__version__", "99.0")
+
+    def never(run):
+        raise AssertionError("worked again")
+
+    stages = tuple(dataclasses.replace(s, work=never) for s in protocol.STAGES)
+    config = tiny_config(tmp_path / "moved/clip", tmp_path / "moved run")
+    config.data.frames, config.data.partial = 18, True
+    Run(config.lock(), stages).make(protocol.LAST)
 
 
 def test_a_restored_run_predicts_what_the_run_itself_predicted(finished, tmp_path):
