@@ -45,7 +45,7 @@ def changed(before, after):
         ("flow.root", "elsewhere"),
         ("flow.weights", "not-of-dis.pth"),
         ("flow.iterations", 3),
-        ("align.features", "texture"),  # motion judges
+        ("align.features", "palette"),  # motion judges
         ("align.threshold", 0.3),
         ("align.weights", "unused.pth"),
         ("discover.checkpoint_every", 3),
