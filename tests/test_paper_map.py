@@ -1,4 +1,4 @@
-"""Every name PAPER_MAP.md mentions exists."""
+"""Every name PAPER_MAP.md mentions exists, and every file that any page does."""
 
 import ast
 import re
@@ -60,3 +60,25 @@ def test_every_test_exists(name):
 @pytest.mark.parametrize("name", ending(r"configs/\w+\.py"))
 def test_every_config_exists(name):
     assert (ROOT / name).is_file()
+
+
+def pages():
+    return [ROOT / "README.md", ROOT / "PAPER_MAP.md", *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    folders = "imas_jax|configs|tests|benchmarks|launch|docs"
+    named = re.findall(rf"(?<![\w./])((?:{folders})/[\w./-]*\w)", page.read_text())
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_file_that_a_docstring_quotes_exists():
+    lost = []
+    for source in (ROOT / "imas_jax").rglob("*.py"):
+        for name in re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", source.read_text()):
+            places = (ROOT / "imas_jax" / name, source.parent / name, ROOT / name)
+            if not any(place.is_file() for place in places):
+                lost.append(f"{source.name}: {name}")
+    assert [one for one in lost if "skimage/" not in one] == []  # another package

@@ -1,7 +1,7 @@
 """Rendered clips with exact masks and exact flow; the demo needs no download.
 
-Cut-outs of photographs (`data/cutouts.py`, with licences) move over other photographs
-(`data/scenes.py`). No colour or texture gives the answer away: photographs behind one
+Cut-outs of photographs (`demo/cutouts.py`, with licences) move over other photographs
+(`demo/scenes.py`). No colour or texture gives the answer away: photographs behind one
 clip hold, standing still, the object of another, and objects lie on colours like their
 own. What is exact:
 

@@ -1,6 +1,6 @@
 """What moves in the demo, and how: cut-outs of photographs and their poses in time.
 
-The photographs, with their licences, are in `data/cutouts.py`. No photograph is an
+The photographs, with their licences, are in `demo/cutouts.py`. No photograph is an
 object in one clip and background in another: one network sees all clips, and would be
 asked to call the same pixels both.
 """
