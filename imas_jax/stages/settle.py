@@ -224,7 +224,9 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     most = _get(config, "data.frames")
     most = LONGEST if _is_open(most) else most
     trained = sum(min(count, most or count) for count in facts.frames)
-    factor = min(max(trained, ORDINARY), LONGEST) / ORDINARY
+    # In quarters: the length of the schedule is part of the program, and clips of about
+    # one length are to share what is compiled for the first.
+    factor = round(4 * min(max(trained, ORDINARY), LONGEST) / ORDINARY) / 4
     reason = f"{trained} frames to learn from, at 4 pairs a step"
     yield Choice("discover.steps", round(STEPS * factor), reason)
     yield Choice("refine.steps", round(REFINE_STEPS * factor), reason)

@@ -52,6 +52,13 @@ def test_clips_of_several_sizes_get_the_usual_one():
     assert tuple(config.data.size) == (480, 854)
 
 
+def test_clips_of_about_one_length_train_alike_and_share_what_is_compiled():
+    lengths = (104, 110, 140, 155, 300)
+    found = [chosen(Facts((n,), ((240, 426),), {1: 2.0}))[0] for n in lengths]
+    assert [c.discover.steps for c in found] == [200, 200, 300, 300, 600]
+    assert [c.refine.steps for c in found] == [80, 80, 120, 120, 240]
+
+
 @pytest.mark.parametrize(
     ("frames", "most", "steps"),
     [((12,), 0, (200, 80)), ((250,), 0, (500, 200)), ((18000,), 500, (1000, 400))],
