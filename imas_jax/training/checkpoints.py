@@ -3,9 +3,13 @@
 A checkpoint holds the whole `TrainState` and a digest of its bytes. On restore the
 newest one is tried first; one that cannot be read, or whose bytes do not match its
 digest, is reported loudly and the one before is taken.
+
+Any process may read at any time: orbax, which would have all of them wait for each
+other even to read, is told that each is alone. The first process writes.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,13 +37,29 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        index, _ = parallel.process()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=KEEP, enable_async_checkpointing=False, create=True
+            max_to_keep=KEEP,
+            enable_async_checkpointing=False,
+            create=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=index, active_processes={index}
+            ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, state: TrainState) -> None:
-        """Write the state under its step; returns when it is safely on disk."""
+        """Write the state under its step; returns when it is safely on disk.
+
+        Every process of the run must call this.
+        """
+        if parallel.process()[0] == 0:
+            self._write(state)
+        parallel.wait_for_all()
+        self._manager.reload()
+
+    def _write(self, state: TrainState) -> None:
         tree = as_tree(state)
         self._manager.save(
             int(state.step),
@@ -54,6 +74,8 @@ class Checkpoints:
     def restore(self, template: TrainState) -> TrainState | None:
         """Return the newest sound checkpoint, or None if there is none at all.
 
+        Nothing is changed on disk.
+
         Args:
             template: A state of the same structure; its leaves need only a shape and a
                 type (`jax.eval_shape`).
@@ -61,40 +83,47 @@ class Checkpoints:
         Raises:
             UserError: If checkpoints exist but none is sound or none fits the config.
         """
-        problems: dict[int, str] = {}
+        problems: list[str] = []
         for step in reversed(self.steps()):
             try:
-                state = self.restore_step(step, template)
+                return self.restore_step(step, template)
             # Orbax, tensorstore and the file system each fail in their own ways on a
             # damaged checkpoint; whatever it was, the one before is worth trying.
             except Exception as error:
                 summary = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                problems[step] = f"step {step}: {summary}"
+                problems.append(f"step {step}: {summary}")
                 logging.error(
                     "checkpoint %s/%d is unusable (%s); trying the one before",
                     self.folder,
                     step,
                     summary,
                 )
-            else:
-                self._set_aside(problems)
-                return state
         if problems:
             raise UserError(
-                f"no usable checkpoint in {self.folder}: "
-                + "; ".join(problems.values()),
+                f"no usable checkpoint in {self.folder}: " + "; ".join(problems),
                 "a checkpoint of a network with this config's shapes",
                 "use the config the run was made with, or delete the folder to restart",
             )
         return None
 
-    def _set_aside(self, steps: Iterable[int]) -> None:
-        """Rename unusable checkpoints, or the run could not save those steps again."""
-        if parallel.process()[0] == 0:
-            for step in steps:
-                (self.folder / str(step)).rename(self.folder / f"{DAMAGED}{step}")
-        parallel.wait_for_all()
-        self._manager.reload()
+    def resume(self, template: TrainState) -> TrainState | None:
+        """Return what training continues from, the same in every process; or None.
+
+        As `restore`, and unusable checkpoints are set aside, or training could not
+        save their steps again. Every process of the run must call this.
+        """
+        index, _ = parallel.process()
+        state = self.restore(template) if index == 0 else None
+        chosen = parallel.from_first(-1 if state is None else int(state.step))
+        if index == 0:
+            for step in self.steps():
+                if step > chosen:
+                    damaged = self.folder / f"{DAMAGED}{step}"
+                    os.replace(self.folder / str(step), damaged)
+            self._manager.reload()
+        elif chosen >= 0:
+            state = self.restore_step(chosen, template)
+        return state
 
     def steps(self) -> tuple[int, ...]:
         """Return the steps there are checkpoints of, oldest first."""

@@ -57,7 +57,7 @@ def train(
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        restored = checkpoints.restore(state)
+        restored = checkpoints.resume(state)
         if restored is not None:
             state = restored
             logging.info("%s: continuing from step %d", name, int(state.step))

@@ -5,17 +5,24 @@ gradients, metrics and batch statistics averaged over the axis `AXIS`. The globa
 is split evenly, so any number of devices and processes gives the same step.
 """
 
+import itertools
+import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from imas_jax.errors import UserError
 
 AXIS = "devices"
+# What the runtime's service takes as a time limit at most: 24 days.
+_LONGEST_MS = 2**31 - 1
+_BARRIERS = itertools.count()  # each has a name of its own, the same in every process
 
 
 def check_batch(batch_size: int) -> None:
@@ -122,6 +129,40 @@ def join(distributed: str) -> None:
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("imas_jax")
+    """Return when every process has come here, however long the others take.
+
+    The runtime's service waits, for as long as it can, not the devices: a collective
+    gives up after a while. It waits in a thread of its own, so that this one still
+    hears signals.
+
+    Raises:
+        JaxRuntimeError: If another process has died.
+    """
+    if jax.process_count() == 1:
+        return
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+    name = f"imas_jax/barrier/{next(_BARRIERS)}"
+
+    def wait() -> None:
+        try:
+            _client().wait_at_barrier(name, _LONGEST_MS)
+        except Exception as error:  # told to the thread that waits
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=wait, name=name, daemon=True).start()
+    error = outcome.get()
+    if error is not None:
+        raise error
+
+
+def from_first(value: int) -> int:
+    """Return the first process's value, in every process; each must call this."""
+    wait_for_all()
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _client() -> Any:
+    """Return the runtime's service; JAX has it, but under no public name."""
+    return distributed.global_state.client

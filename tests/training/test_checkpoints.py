@@ -61,12 +61,23 @@ def test_a_run_that_fell_back_can_save_the_damaged_step_again(tmp_path):
     for step in (1, 2):
         checkpoints.save(state_at(step))
     damage(tmp_path, 2)
-    checkpoints.restore(state_at(0))
+    assert int(checkpoints.resume(state_at(0)).step) == 1
     checkpoints.save(state_at(2, value=5.0))
     found = checkpoints.restore(state_at(0))
     checkpoints.close()
     assert int(found.step) == 2
     assert np.all(np.asarray(found.params["a"]["kernel"]) == 5.0)
+
+
+def test_reading_changes_nothing_on_disk(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(state_at(step))
+    damage(tmp_path, 2)
+    before = sorted(tmp_path.rglob("*"))
+    checkpoints.restore(state_at(0))
+    checkpoints.close()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
