@@ -1,9 +1,10 @@
-"""The one exception a user is meant to read.
+"""The exceptions a user is meant to read, and what a program says when it ends.
 
-`main` prints it without a stack trace and exits with code 2. Everything else is a
-defect of this project and keeps its trace.
+They are printed without a stack trace. Everything else is a defect of this project and
+keeps its trace.
 """
 
+import traceback
 from collections.abc import Sequence
 
 
@@ -19,6 +20,38 @@ class UserError(Exception):
     def __init__(self, found: str, expected: str, fix: str):
         self.found, self.expected, self.fix = found, expected, fix
         super().__init__(f"{found}\n  expected: {expected}\n  what to do: {fix}")
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked to stop; nothing is wrong.
+
+    Args:
+        number: The signal.
+        told: What was stopped, and how it goes on.
+        agreed: Whether every process of the run stops with these words.
+    """
+
+    def __init__(self, number: int, told: str, agreed: bool = False):
+        self.number, self.agreed = number, agreed
+        super().__init__(told)
+
+
+def last_words(error: BaseException) -> tuple[str, int]:
+    """Return what to print of an exception that ends the program, and the exit code.
+
+    The code is 2 for what the user can mend, 128 + its number for a signal.
+    """
+    if isinstance(error, PermissionError):  # whatever was to be read or written
+        error = UserError(
+            f"{error.filename}: {error.strerror}",
+            "the right to read the data and to write to the workdir",
+            "correct the permissions, or choose another --config.workdir",
+        )
+    if isinstance(error, UserError):
+        return f"error: {error}", 2
+    if isinstance(error, Stopped):
+        return str(error), 128 + error.number
+    return "".join(traceback.format_exception(error)).rstrip(), 1
 
 
 class ProblemList:

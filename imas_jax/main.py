@@ -18,7 +18,8 @@ from absl import app
 from ml_collections import config_flags
 
 from imas_jax import commandline
-from imas_jax.errors import UserError
+from imas_jax.errors import Stopped, UserError, last_words
+from imas_jax.training import stopping
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configuration file")
 
@@ -35,38 +36,28 @@ def main(argv: Sequence[str]) -> None:
     from imas_jax import protocol
     from imas_jax.runs import lock, restoring, run
     from imas_jax.stages import checks, fields, inputs, settle
-    from imas_jax.training import compiled, parallel
+    from imas_jax.training import compiled, together
 
     config = _CONFIG.value.lock()
     fields.check(config, protocol.names())
     compiled.keep()
-    parallel.join(config.distributed)
-    with lock.hold(run.workdir_of(config)):
+    with together.joined(config.distributed), lock.hold(run.workdir_of(config)):
         config = settle.settle(inputs.locate(restoring.adopt_network(config)))
         checks.check(config, goal := protocol.goal(config))
         run.Run(config, (*protocol.STAGES, *protocol.TOOLS)).make(goal)
 
 
 def entry() -> None:
-    """Parse flags, run, and turn a user's mistake into one message and exit code 2."""
+    """Parse flags and run; end with one message, and a code that says why."""
     commandline.start_logging()
+    stopping.raise_when_asked()
     try:
         commandline.check_overrides(sys.argv[1:])
         app.run(main, flags_parser=commandline.parse_flags)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except PermissionError as error:  # whatever was to be read or written
-        told = UserError(
-            f"{error.filename}: {error.strerror}",
-            "the right to read the data and to write to the workdir",
-            "correct the permissions, or choose another --config.workdir",
-        )
-        sys.stderr.write(f"error: {told}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command again: it continues\n")
-        sys.exit(130)
+    except (UserError, PermissionError, Stopped) as error:
+        text, code = last_words(error)
+        sys.stderr.write(f"{text}\n")
+        sys.exit(code)
 
 
 if __name__ == "__main__":

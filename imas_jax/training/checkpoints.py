@@ -9,8 +9,7 @@ other even to read, is told that each is alone. The first process writes.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +117,7 @@ class Checkpoints:
         if index == 0:
             for step in self.steps():
                 if step > chosen:
-                    damaged = self.folder / f"{DAMAGED}{step}"
-                    os.replace(self.folder / str(step), damaged)
+                    (self.folder / str(step)).rename(self.folder / f"{DAMAGED}{step}")
             self._manager.reload()
         elif chosen >= 0:
             state = self.restore_step(chosen, template)

@@ -4,22 +4,21 @@ A run killed at any moment and started again ends with the same bits: batches an
 are functions of the step, and the loop starts from the newest sound checkpoint.
 """
 
-import signal
-import threading
+import collections
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 from absl import logging
 
 from imas_jax.conventions import Batch
-from imas_jax.errors import UserError
+from imas_jax.errors import Stopped
 from imas_jax.training import parallel
 from imas_jax.training.checkpoints import Checkpoints
 from imas_jax.training.metrics_log import DataClock, MetricsLog, Schedule
 from imas_jax.training.state import TrainState
+from imas_jax.training.stopping import StopRequest
 from imas_jax.training.watching import NOBODY, Watcher
 
 # Steps the host may be ahead of the devices: enough to keep them busy, and few, so that
@@ -53,7 +52,9 @@ def train(
         The final state on the host.
 
     Raises:
-        UserError: If a loss is not finite (with its step), or SIGINT asked to stop.
+        UserError: If a loss is not finite (with its step).
+        Stopped: If a signal in any process asked to stop; the state is saved, and all
+            processes stop at the same step.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
@@ -70,11 +71,12 @@ def train(
     finally:
         checkpoints.close()
         watcher.close()
-    if int(state.step) < schedule.steps:
-        raise UserError(
-            f"{name} was interrupted at step {int(state.step)} of {schedule.steps}",
-            "the stage to finish",
-            "run the same command again: it continues from this step",
+    if stop.number:
+        raise Stopped(
+            stop.number,
+            f"{name} was interrupted at step {int(state.step)} of {schedule.steps}, "
+            "which is saved; run the same command again: it continues from this step",
+            stop.agreed,
         )
     return state
 
@@ -86,7 +88,7 @@ def _steps(
     checkpoints: Checkpoints,
     schedule: Schedule,
     log: MetricsLog,
-    stop: "StopRequest",
+    stop: StopRequest,
 ) -> TrainState:
     """Run the remaining steps; save at the end, at the rhythm, and when asked to."""
     first = int(state.step)
@@ -94,16 +96,20 @@ def _steps(
         if not checkpoints.steps():  # no steps asked for: weights from a file, as is
             checkpoints.save(state)
         return state
-    run = parallel.run_on_devices(step)
+    run = parallel.run_on_devices(_telling(step))
     carried = parallel.replicate(state)
     pending: list[tuple[int, Any]] = []
+    told: collections.deque[jax.Array] = collections.deque()
     source, clock = batches(first), DataClock()
     for done in range(first + 1, schedule.steps + 1):
-        carried, metrics = run(carried, parallel.split(clock.draw(source)))
+        batch, signal = clock.draw(source), parallel.on_each_device(stop.number)
+        carried, metrics, heard = run(carried, (parallel.split(batch), signal))
         pending.append((done, metrics))
-        if len(pending) > IN_FLIGHT:
-            jax.block_until_ready(pending[-1 - IN_FLIGHT][1])
-        last = done == schedule.steps or stop.requested
+        told.append(heard)
+        asked = stop.number if parallel.process()[1] == 1 else 0
+        if len(told) > IN_FLIGHT:
+            asked = asked or int(told.popleft()[0])
+        last = done == schedule.steps or asked
         save = last or done % schedule.checkpoint_every == 0
         if save or done % schedule.log_every == 0:
             log.write(pending, clock)
@@ -112,27 +118,23 @@ def _steps(
             checkpoints.save(parallel.unreplicate(carried))
         log.look(done, carried)
         if last:
+            stop.agreed = bool(asked)
+            stop.number = asked or stop.number
             break
     return parallel.unreplicate(carried)
 
 
-class StopRequest:
-    """Turns the first SIGINT into a polite stop after the current step."""
+def _telling(step: Step) -> Callable[..., tuple[TrainState, dict[str, Any], jax.Array]]:
+    """Let a step tell every process which signal one of them has got, 0 for none.
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+    They hear it of the same step, and so stop at the same one. It costs nothing: the
+    number goes with the gradients.
+    """
 
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._ask)
-        return self
+    def run(
+        state: TrainState, fed: tuple[Batch, jax.Array]
+    ) -> tuple[TrainState, dict[str, Any], jax.Array]:
+        batch, signal = fed
+        return (*step(state, batch), parallel.largest(signal))
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        logging.warning("stopping after this step; press again to stop at once")
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+    return run

@@ -20,8 +20,10 @@ from jax.experimental import multihost_utils
 from imas_jax.errors import UserError
 
 AXIS = "devices"
+# Seconds without a word from a process after which it counts as dead.
+HEARTBEAT = 60
 # What the runtime's service takes as a time limit at most: 24 days.
-_LONGEST_MS = 2**31 - 1
+LONGEST_MS = 2**31 - 1
 _BARRIERS = itertools.count()  # each has a name of its own, the same in every process
 
 
@@ -57,6 +59,11 @@ def run_on_devices(
 def average(tree: Any) -> Any:
     """Average over devices, inside a step."""
     return jax.lax.pmean(tree, AXIS)
+
+
+def largest(value: jax.Array) -> jax.Array:
+    """Return the largest over devices, inside a step."""
+    return jax.lax.pmax(value, AXIS)
 
 
 def example_keys(key: jax.Array, count: int) -> jax.Array:
@@ -96,33 +103,50 @@ def split(batch: Any, count: int = 0) -> Any:
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
 
 
+def on_each_device(value: int) -> np.ndarray:
+    """Return a number for each of this process's devices."""
+    return np.full(jax.local_device_count(), value, np.int32)
+
+
 def process() -> tuple[int, int]:
     """Return (index of this process, number of processes)."""
     return jax.process_index(), jax.process_count()
 
 
-def join(distributed: str) -> None:
+def place() -> tuple[int, int]:
+    """Return (index, number) of processes as the runtime's service knows them.
+
+    It needs no device, and the service is at index 0.
+    """
+    return distributed.global_state.process_id, distributed.global_state.num_processes
+
+
+def join(processes: str) -> None:
     """Join the other processes of a run; call before anything touches a device.
 
     Args:
-        distributed: "" for a single process; "auto" where the cluster says it all
+        processes: "" for a single process; "auto" where the cluster says it all
             (SLURM, TPU pods, Kubernetes); else "HOST:PORT,COUNT,INDEX": where the first
             process is reached, how many there are, which this one is.
 
     Raises:
         UserError: If it is none of these.
     """
-    if not distributed:
+    if not processes:
         return
-    if distributed == "auto":
-        jax.distributed.initialize()
+    # It would swallow SIGTERM, which is ours: `training/stopping.py`.
+    jax.config.update("jax_enable_preemption_service", False)
+    if processes == "auto":
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
         return
     try:
-        address, count, index = distributed.split(",")
-        jax.distributed.initialize(address, int(count), int(index))
+        address, count, index = processes.split(",")
+        jax.distributed.initialize(
+            address, int(count), int(index), heartbeat_timeout_seconds=HEARTBEAT
+        )
     except ValueError as error:
         raise UserError(
-            f"distributed = {distributed!r}: {error}",
+            f"distributed = {processes!r}: {error}",
             "'', auto, or HOST:PORT,COUNT,INDEX",
             "correct the field, e.g. --config.distributed=127.0.0.1:9911,2,0",
         ) from error
@@ -145,7 +169,7 @@ def wait_for_all() -> None:
 
     def wait() -> None:
         try:
-            _client().wait_at_barrier(name, _LONGEST_MS)
+            service().wait_at_barrier(name, LONGEST_MS)
         except Exception as error:  # told to the thread that waits
             outcome.put(error)
         else:
@@ -163,6 +187,6 @@ def from_first(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def _client() -> Any:
+def service() -> Any:
     """Return the runtime's service; JAX has it, but under no public name."""
     return distributed.global_state.client

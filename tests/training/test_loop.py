@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from imas_jax.conventions import Batch
-from imas_jax.errors import UserError
+from imas_jax.errors import Stopped
 from imas_jax.training import loop, watching
 from imas_jax.training.state import create_state
 
@@ -80,13 +80,13 @@ class Notes:
         self.told.append("close")
 
 
-def counted(steps_until_signal=None):
-    """Yield batches; interrupt the process, as ctrl-C does, while one is drawn."""
+def counted(steps_until_signal=None, number=signal.SIGINT):
+    """Yield batches; send the process a signal while one is drawn."""
 
     def source(first):
         for step in range(first, 100):
             if step + 1 == steps_until_signal:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             values = np.full((8, 1), step, np.float32)
             yield Batch(values, values, values, None, values)
 
@@ -108,19 +108,27 @@ def train(folder, source, watcher=watching.NOBODY):
     return loop.train("discover", step, state, source, folder, schedule, watcher)
 
 
-def test_an_interrupt_finishes_the_step_and_the_same_command_continues(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_the_same_command_continues(tmp_path, number):
     whole = train(tmp_path / "whole", counted())
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(UserError, match="step 3 of 6") as error:
-        train(tmp_path / "part", counted(steps_until_signal=3))
+    handler = signal.getsignal(number)
+    with pytest.raises(Stopped, match="step 3 of 6") as error:
+        train(tmp_path / "part", counted(steps_until_signal=3, number=number))
     assert "run the same command again" in str(error.value)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert error.value.number == number
+    assert signal.getsignal(number) is handler
     assert (tmp_path / "part/checkpoints/3").is_dir()
     continued = train(tmp_path / "part", counted())
     assert continued.params["w"] == whole.params["w"]
     lines = (tmp_path / "part/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "whole/metrics.jsonl").read_text().splitlines() == lines
+
+
+def test_a_signal_at_the_last_step_is_heard(tmp_path):
+    with pytest.raises(Stopped, match="step 6 of 6"):
+        train(tmp_path, counted(steps_until_signal=6))
+    assert int(train(tmp_path, counted()).step) == 6
 
 
 def test_a_watcher_is_told_what_happens(tmp_path):

@@ -1,0 +1,61 @@
+"""Signals that ask a run to stop: training saves first, all else stops at once.
+
+Ctrl-C sends SIGINT; clusters send SIGTERM before they take a machine away. Whatever
+stops, the same command continues it.
+"""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, NoReturn
+
+from absl import logging
+
+from imas_jax.errors import Stopped
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def raise_when_asked() -> None:
+    """Let the first signal raise `Stopped` wherever the main thread then is."""
+    for number in SIGNALS:
+        signal.signal(number, _raise)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    _hear_no_more()
+    raise Stopped(number, "stopped; run the same command again: it continues")
+
+
+def _hear_no_more() -> None:
+    """Let nothing disturb what is being saved but a second Ctrl-C: it kills."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class StopRequest:
+    """Turns the first signal into a wish that training asks for after every step.
+
+    Attributes:
+        number: The signal, 0 for none.
+        agreed: Whether every process of the run has heard of it.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.agreed = 0, False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        _hear_no_more()
+        self.number = number
+        logging.warning("stopping at a checkpoint; Ctrl-C again stops at once")
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
