@@ -8,11 +8,10 @@
 
 import base64
 import dataclasses
-import html
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,14 +20,10 @@ from imas_jax import files
 from imas_jax.evaluation import protocol, tables
 from imas_jax.evaluation.protocol import Empty, Entry
 from imas_jax.evaluation.tables import Table
-from imas_jax.report import curves, drawing, page, sections
+from imas_jax.report import curves, drawing, page
 
 LIMIT = 19_000_000  # bytes of the file
 WORST = 5  # frames offered below each scrubber
-_AGREEMENT = (
-    "A number is the overlap (IoU) of the object with what moves: no score, but a hint "
-    "where to look."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,127 +175,88 @@ def _worst(frames: Sequence[FrameView]) -> list[int]:
 
 def render(report: Report) -> str:
     """Return the page."""
-    title = html.escape(report.title)
-    command = f"<pre>{html.escape(report.command)}</pre>" if report.command else ""
-    body = [
-        f"<h1>{title}</h1><p>{html.escape(report.subtitle)}</p>{command}",
-        _cards(report),
-        sections.warnings(report.warnings),
-        _scores(report),
-        _sequences(report.sequences),
-        sections.panels(report.panels),
-        sections.titled("Object channel", report.alignment),
-        sections.titled("Stage-2 targets", report.targets),
-        sections.seconds(report.seconds),
-        sections.provenance(report.config, report.versions),
-    ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{title}</title>'
-        f"<style>{page.STYLE}</style></head><body><main>"
-        + "\n".join(part for part in body if part)
-        + f"</main><script>{page.SCRIPT}</script></body></html>\n"
-    )
-
-
-def _cards(report: Report) -> str:
-    """Show each method's frame mean large; the last aligned one is the result."""
-    entries = tables.ordered(report.entries)
-    aligned = [entry for entry in entries if entry.kind == "aligned"]
-    cards = []
-    for entry in entries:
-        means = {
-            name: protocol.summarize(entry.scores, name, report.empty).jaccard.mean
-            for name in protocol.PROTOCOLS
-        }
-        rank = " oracle" if entry.kind == "oracle" else ""
-        if aligned and entry is aligned[-1]:
-            rank = " result"
-        cards.append(
-            f'<div class="card{rank}">'
-            f"{html.escape(tables.display_name(entry))}"
-            f"<b>{tables.percent(means['frame_mean'])}</b>"
-            f"<p>J frame_mean</p><p>official {tables.percent(means['official'])}</p>"
-            "</div>"
-        )
-    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
-
-
-def _scores(report: Report) -> str:
-    if not report.entries:
-        return "<h2>Scores</h2><p>No annotations, so nothing is scored.</p>"
-    headline = tables.headline(report.entries, report.empty)
-    frame_mean, official = (
-        tables.per_sequence(report.entries, which, report.empty, report.dataset)
-        for which in ("frame_mean", "official")
-    )
-    return (
-        f"<h2>Scores</h2>{sections.table(headline)}"
-        f"<h2>{html.escape(frame_mean.title)}</h2>"
-        f"{sections.table(frame_mean, mean=True)}"
-        f"<details><summary>{html.escape(official.title)}</summary>"
-        f"{sections.table(official, mean=True)}</details>"
-    )
-
-
-def _sequences(sequences: Sequence[SequenceView]) -> str:
-    shown = [sequence for sequence in sequences if sequence.frames]
-    if not shown:
-        return ""
+    shown = [sequence for sequence in report.sequences if sequence.frames]
     scored = not all(math.isnan(sequence.jaccard) for sequence in shown)
     if scored:
         shown.sort(key=lambda s: math.inf if math.isnan(s.jaccard) else s.jaccard)
-    order = "worst first" if scored else "in order"
-    note = (
-        "<p>Turquoise is the object found; yellow, where drawn, outlines the "
-        "annotation, which nothing but the scores has seen. "
-        + ("A number is J of the frame." if scored else _AGREEMENT)
-        + "</p>"
+    return page.fill(
+        "report.html",
+        title=report.title,
+        subtitle=report.subtitle,
+        command=report.command,
+        cards=list(_cards(report)),
+        warnings=report.warnings,
+        scores=_scores(report),
+        scored=scored,
+        sequences=[_scrubber(sequence) for sequence in shown],
+        panels=report.panels,
+        alignment=report.alignment,
+        targets=report.targets,
+        seconds=report.seconds,
+        config=report.config,
+        versions="\n".join(f"{name} {v}" for name, v in report.versions.items()),
+        draw=curves.svg,
+        percent=tables.percent,
     )
-    boxes = "".join(map(_sequence, shown))
-    return f"<h2>Sequences, {order}</h2>{note}{boxes}"
 
 
-def _sequence(sequence: SequenceView) -> str:
-    captions = list(sequence.frames[0].pictures)
-    data = [
-        {
-            "name": frame.name,
-            "jaccard": frame.jaccard,
-            "agreement": frame.agreement,
-            "pictures": [
-                base64.b64encode(frame.pictures.get(caption, b"")).decode()
-                for caption in captions
-            ],
+def _cards(report: Report) -> Iterator[dict[str, Any]]:
+    """Show each method's frame mean large; the last aligned one is the result."""
+    entries = tables.ordered(report.entries)
+    aligned = [entry for entry in entries if entry.kind == "aligned"]
+    for entry in entries:
+        rank = "oracle" if entry.kind == "oracle" else ""
+        if aligned and entry is aligned[-1]:
+            rank = "result"
+        yield {
+            "name": tables.display_name(entry),
+            "rank": rank,
+            **{
+                which: protocol.summarize(
+                    entry.scores, which, report.empty
+                ).jaccard.mean
+                for which in ("frame_mean", "official")
+            },
         }
-        for frame in sequence.frames
-    ]
-    figures = "".join(
-        f'<figure><img alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption in captions
-    )
-    worst = _worst(sequence.frames)[:WORST]
-    chips = "".join(
-        f'<button data-at="{at}">{html.escape(sequence.frames[at].name)} · '
-        f"{100 * (sequence.frames[at].rank or 0):.1f}</button>"
-        for at in worst
-    )
-    scored = not math.isnan(sequence.jaccard)
-    mean = f"J {100 * sequence.jaccard:.1f}" if scored else ""
-    label = "worst frames" if scored else "least agreement"
-    first = worst[0] if worst else 0
-    # "</" would end the script element early.
-    payload = json.dumps(data).replace("</", "<\\/")
-    return (
-        f'<section class="sequence"><div class="row">'
-        f'<h3>{html.escape(sequence.name)}</h3><span class="soft">{mean}</span>'
-        f'<span class="soft">{html.escape(sequence.caption)}</span></div>'
-        f'<div class="pictures">{figures}</div><div class="scrub">'
-        f'<button class="play">play</button><input type="range" min="0" '
-        f'max="{len(data) - 1}" value="{first}" aria-label="frame">'
-        "<output></output></div>"
-        + (f'<div class="worst">{label} {chips}</div>' if chips else "")
-        + f'<script type="application/json">{payload}</script></section>'
-    )
+
+
+def _scores(report: Report) -> dict[str, Table]:
+    if not report.entries:
+        return {}
+    return {
+        "headline": tables.headline(report.entries, report.empty),
+        **{
+            which: tables.per_sequence(
+                report.entries, which, report.empty, report.dataset
+            )
+            for which in ("frame_mean", "official")
+        },
+    }
+
+
+def _scrubber(sequence: SequenceView) -> dict[str, Any]:
+    """Return what the page's script shows of a sequence, and what stands around it."""
+    frames, captions = sequence.frames, list(sequence.frames[0].pictures)
+    return {
+        "name": sequence.name,
+        "caption": sequence.caption,
+        "jaccard": sequence.jaccard,
+        "scored": not math.isnan(sequence.jaccard),
+        "captions": captions,
+        "worst": [
+            {"at": at, "name": frames[at].name, "rank": frames[at].rank}
+            for at in _worst(frames)[:WORST]
+        ],
+        "frames": [
+            {
+                "name": frame.name,
+                "jaccard": frame.jaccard,
+                "agreement": frame.agreement,
+                "pictures": [
+                    base64.b64encode(frame.pictures.get(caption, b"")).decode()
+                    for caption in captions
+                ],
+            }
+            for frame in frames
+        ],
+    }
