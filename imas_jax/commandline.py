@@ -5,6 +5,7 @@ import importlib.util
 import logging as python_logging
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def load(argument: str) -> ConfigDict:
     """Build the config of `FILE[:VARIANT]`.
 
     Raises:
-        UserError: If the file is not there, or does not know the variant.
+        UserError: If the file is not there, fails, or does not know the variant.
     """
     name, _, variant = argument.partition(":")
     path = Path(name)
@@ -110,16 +111,42 @@ def load(argument: str) -> ConfigDict:
             "name the file from the project's folder",
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {name!r}", "a Python file", "name a file in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
-        return module.get_config(variant) if variant else module.get_config()
+        spec.loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
     except ValueError as error:
         raise UserError(
             f"config {argument!r}: {error}", "a variant the file knows", "correct it"
         ) from error
+    except Exception as error:  # it is the user's own program
+        raise UserError(
+            f"config {argument!r} fails{_line(path, error)} with "
+            f"{type(error).__name__}: {error}",
+            "a Python file with a function get_config, as configs/davis.py",
+            "correct the file",
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config {argument!r}: get_config returns {type(config).__name__}",
+            "an ml_collections.ConfigDict",
+            "begin with davis.get_config(), and return it changed",
+        )
+    return config
+
+
+def _line(path: Path, error: Exception) -> str:
+    """Say at which line of a config file an error came up, if it was there."""
+    numbers = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == path
+    ]
+    if isinstance(error, SyntaxError):
+        numbers.append(error.lineno)
+    return f" at line {numbers[-1]}" if numbers else ""
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> list[str]:

@@ -4,8 +4,15 @@ They are printed without a stack trace. Everything else is a defect of this proj
 keeps its trace.
 """
 
+import errno
 import traceback
 from collections.abc import Sequence
+
+# Whatever was to be read or written: permissions, names too long, a file for a folder.
+OUTSIDE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.ESTALE),
+)
 
 
 class UserError(Exception):
@@ -41,11 +48,11 @@ def last_words(error: BaseException) -> tuple[str, int]:
 
     The code is 2 for what the user can mend, 128 + its number for a signal.
     """
-    if isinstance(error, PermissionError):  # whatever was to be read or written
+    if isinstance(error, OSError) and error.errno in OUTSIDE:
         error = UserError(
             f"{error.filename}: {error.strerror}",
-            "the right to read the data and to write to the workdir",
-            "correct the permissions, or choose another --config.workdir",
+            "data that can be read, and a workdir that can be written to",
+            "correct the path or its permissions, or choose another --config.workdir",
         )
     if isinstance(error, UserError):
         return f"error: {error}", 2

@@ -54,7 +54,7 @@ def entry() -> None:
     try:
         commandline.check_overrides(sys.argv[1:])
         app.run(main, flags_parser=commandline.parse_flags)
-    except (UserError, PermissionError, Stopped) as error:
+    except (UserError, OSError, Stopped) as error:
         text, code = last_words(error)
         sys.stderr.write(f"{text}\n")
         sys.exit(code)

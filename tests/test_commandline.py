@@ -1,13 +1,15 @@
 import errno
 import logging
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from imas_jax import commandline, main
-from imas_jax.errors import UserError
+from imas_jax import commandline
+from imas_jax.errors import UserError, last_words
 
 ROOT = Path(__file__).parents[1]
 DAVIS = f"--config={ROOT / 'configs/davis.py'}"
@@ -110,12 +112,40 @@ def test_libraries_are_heard_only_when_they_warn(path, level, shown):
     assert commandline.is_for_people(record) is shown
 
 
-def test_what_the_system_forbids_is_one_message_and_exit_code_2(monkeypatch, capsys):
-    def forbidden(*arguments, **more):
-        raise PermissionError(errno.EACCES, "Permission denied", "/data/secret")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def get_config(:", "line 1 with SyntaxError"),
+        ("x = 1", "AttributeError"),
+        ("import nothing_of_this_name", "line 1 with ModuleNotFoundError"),
+        ("def get_config():\n    return {}['x']", "line 2 with KeyError: 'x'"),
+        ("def get_config(): pass", "get_config returns NoneType"),
+        ("def get_config(): return {'seed': 1}", "get_config returns dict"),
+    ],
+)
+def test_a_config_file_that_fails_is_told_with_its_line(tmp_path, text, said):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        commandline.load(str(tmp_path / "own.py"))
 
-    monkeypatch.setattr(main.app, "run", forbidden)
-    monkeypatch.setattr(sys, "argv", ["main"])
-    with pytest.raises(SystemExit, match="2"):
-        main.entry()
-    assert "/data/secret: Permission denied\n  expected:" in capsys.readouterr().err
+
+def test_a_config_file_that_is_no_python_is_refused(tmp_path):
+    (tmp_path / "own.txt").write_text("seed = 1")
+    with pytest.raises(UserError, match="a Python file"):
+        commandline.load(str(tmp_path / "own.txt"))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR])
+def test_what_the_system_refuses_is_one_message_and_exit_code_2(number):
+    text, code = last_words(OSError(number, os.strerror(number), "/data/it"))
+    assert code == 2
+    assert f"/data/it: {os.strerror(number)}\n  expected:" in text
+
+
+def test_a_defect_keeps_its_trace():
+    try:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "own.txt")
+    except FileNotFoundError as error:
+        text, code = last_words(error)
+    assert code == 1
+    assert text.startswith("Traceback")
