@@ -3,11 +3,13 @@
 A small network compiles for longer than many of its stages run, and every clip of a
 folder, every row of an ablation and every run of tomorrow compiles the same one. JAX
 keeps compiled programs in a folder; here it is given one, and nothing else is done to
-it: the programs' keys (code, shapes, versions, processor) are JAX's.
+it: the programs' keys (code, shapes, versions) are JAX's.
 """
 
 import gc
+import hashlib
 import os
+import platform
 from pathlib import Path
 
 import jax
@@ -16,6 +18,7 @@ from absl import logging
 LARGEST = 2 * 10**9  # bytes of the folder, beyond which its oldest programs go
 # JAX's own bound is a second; most of a run's programs are below it, together seconds.
 WORTH_KEEPING = 0.0  # seconds
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
 
 
 def keep() -> None:
@@ -43,11 +46,25 @@ def keep() -> None:
 
 
 def folder() -> Path:
-    """Return the folder in the user's cache (XDG base directories)."""
+    """Return the folder in the user's cache (XDG base directories).
+
+    One for each kind of processor: homes are shared between machines, and a program may
+    hold instructions that another one lacks.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The standard says that a relative path is to be taken for none.
     home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return home / "imas_jax" / "compiled"
+    return home / "imas_jax" / "compiled" / _processor()
+
+
+def _processor() -> str:
+    """Return a name for what this machine's processor can do."""
+    told = [platform.machine(), platform.processor()]
+    if CPUINFO.is_file():
+        lines = CPUINFO.read_text(errors="replace").splitlines()
+        flags = [ln for ln in lines if ln.lower().startswith(("flags", "features"))]
+        told += flags[:1]
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:12]
 
 
 def trim(kept: Path, largest: int) -> None:

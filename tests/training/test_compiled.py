@@ -42,7 +42,7 @@ def test_a_later_run_finds_what_an_earlier_one_compiled(without_cache, tmp_path)
     jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
     compiled.keep()
     compile_anew(2)
-    assert list((tmp_path / "imas_jax/compiled").glob("*-cache"))
+    assert list((tmp_path / "imas_jax/compiled").glob("*/*-cache"))
     compiled.forget()  # as another process knows nothing
     events.clear()
     compile_anew(2)
@@ -77,6 +77,16 @@ def test_a_cache_that_cannot_be_made_costs_a_warning(without_cache, tmp_path, ca
 def test_a_relative_cache_home_is_no_cache_home(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     assert compiled.folder().is_absolute()
+
+
+def test_another_processor_has_a_folder_of_its_own(monkeypatch, tmp_path):
+    mine = compiled.folder()
+    assert compiled.folder() == mine
+    monkeypatch.setattr(compiled, "CPUINFO", tmp_path / "cpuinfo")
+    compiled.CPUINFO.write_text("processor : 0\nflags : fpu sse2\n")
+    old = compiled.folder()
+    compiled.CPUINFO.write_text("processor : 0\nflags : fpu sse2 avx512f\n")
+    assert len({mine, old, compiled.folder()}) == 3
 
 
 def test_the_oldest_programs_go_first_when_there_are_too_many(tmp_path):
