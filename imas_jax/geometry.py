@@ -19,19 +19,28 @@ def resize_matrix(
     size_in: int, size_out: int, corners: Corners = "half_pixel"
 ) -> np.ndarray:
     """Build the `(size_out, size_in)` float64 matrix of 1-D bilinear resampling."""
+    low, high, weight = taps(size_in, size_out, corners)
+    matrix = np.zeros((size_out, size_in))
+    rows = np.arange(size_out)
+    np.add.at(matrix, (rows, low), 1.0 - weight)
+    np.add.at(matrix, (rows, high), weight)
+    return matrix
+
+
+def taps(
+    size_in: int, size_out: int, corners: Corners = "half_pixel"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two samples behind each point of 1-D bilinear resampling.
+
+    Indices of the lower and the upper sample, and the upper one's weight (float64).
+    """
     position = np.arange(size_out, dtype=np.float64)
     if corners == "align_corners":
         position = position * ((size_in - 1) / max(size_out - 1, 1))
     else:
         position = np.maximum((position + 0.5) * (size_in / size_out) - 0.5, 0.0)
     low = np.minimum(np.floor(position).astype(int), size_in - 1)
-    high = np.minimum(low + 1, size_in - 1)
-    weight = position - low
-    matrix = np.zeros((size_out, size_in))
-    rows = np.arange(size_out)
-    np.add.at(matrix, (rows, low), 1.0 - weight)
-    np.add.at(matrix, (rows, high), weight)
-    return matrix
+    return low, np.minimum(low + 1, size_in - 1), position - low
 
 
 def resize(

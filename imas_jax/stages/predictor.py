@@ -77,9 +77,11 @@ def to_frame(
 ) -> Float[np.ndarray, "h w c"]:
     """Bring soft masks to frame resolution as the authors evaluate.
 
-    Bilinear with aligned corners (paper code, evaluation only).
+    Bilinear with aligned corners (paper code, evaluation only). Two samples an axis: on
+    one CPU core several times faster than products with matrices of mostly zeros.
     """
-    rows = geometry.resize_matrix(soft.shape[0], size[0], "align_corners")
-    cols = geometry.resize_matrix(soft.shape[1], size[1], "align_corners")
-    tall = np.tensordot(rows.astype(np.float32), soft, axes=(1, 0))
-    return np.einsum("jw,hwc->hjc", cols.astype(np.float32), tall, optimize=True)
+    top, bottom, y = geometry.taps(soft.shape[0], size[0], "align_corners")
+    left, right, x = geometry.taps(soft.shape[1], size[1], "align_corners")
+    y, x = y.astype(np.float32)[:, None, None], x.astype(np.float32)[:, None]
+    wide = soft[:, left] * (1 - x) + soft[:, right] * x
+    return wide[top] * (1 - y) + wide[bottom] * y
