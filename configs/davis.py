@@ -34,6 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.precision = "float32"  # or "bfloat16": network only; losses stay float32
     config.data = data()
     config.flow = flow()
+    config.motion = motion()
     config.augment = augment()
     config.model = model()
     config.loss = loss()
@@ -92,6 +93,17 @@ def flow() -> ConfigDict:
             "root": "",  # where flow files live; "" is <workdir>/flow
             "export": "",  # also write: flo | color; "" nothing
             "background": "none",  # none (paper) | homography: subtract camera motion
+        }
+    )
+
+
+def motion() -> ConfigDict:
+    """Who says what moves on its own, before anything is learned."""
+    return ConfigDict(
+        {
+            # otsu (the motion baseline: flow less homography, Otsu's threshold) |
+            # network (ours, trained on rendered clips: configs/motion.py)
+            "evidence": "otsu",
         }
     )
 
@@ -168,6 +180,8 @@ def discover() -> ConfigDict:
             "ema": 0.0,  # decay of averaged parameters; 0 is off (RCF 0.999, stage 2)
             "checkpoint_every": 1000,
             "log_every": 50,
+            # Pull one channel to the motion evidence by this weight (ours; paper: 0).
+            "evidence_weight": 0.0,
         }
     )
 
@@ -221,6 +235,7 @@ def crf() -> ConfigDict:
 def refine() -> ConfigDict:
     """Stage 2: refinement by appearance."""
     config = discover()
+    del config.evidence_weight
     config.update(
         {
             "steps": 200,  # paper

@@ -2,8 +2,9 @@
 
     --config=FILE[:VARIANT]       configs/davis.py, demo.py, video.py, ...
     --config.FIELD=VALUE          any field of the config; configs/davis.py has them all
-    --config.stage=STAGE          all | flow | prepare | discover | align | refine |
-                                  predict | evaluate | report | tune | score | ablate
+    --config.stage=STAGE          all | flow | motion | prepare | discover | align |
+                                  refine | predict | evaluate | report |
+                                  tune | score | ablate | each
     --config.workdir=DIR          where everything is written
     --config.restore=DIR          another run's workdir: its trained stages are used
     --config.discover.init=DIR    another run's workdir: its weights start stage 1

@@ -11,6 +11,7 @@ from imas_jax.stages import (
     facts,
     flow,
     inputs,
+    motion,
     predict,
     prepare,
     refine,
@@ -87,6 +88,9 @@ STAGES = (
         intact=_flow_intact,
     ),
     Stage(
+        "motion", ("flow",), ("motion",), motion.work, {"evidence by": facts.evidence}
+    ),
+    Stage(
         "prepare",
         ("flow",),
         (),
@@ -102,10 +106,11 @@ STAGES = (
         _discover,
         {"model.weights": facts.weights, "discover.init": facts.start_of("discover")},
         shared=True,
+        also=lambda run: ("motion",) * (run.config.discover.evidence_weight > 0),
     ),
     Stage(
         "align",
-        ("discover", "flow"),
+        ("discover", "motion"),
         ("align.score", "align.judged", "align.largest", *_SOFT_MASKS),
         align.work,
         {"align.features": facts.judge},
@@ -128,14 +133,14 @@ STAGES = (
         ("evaluate",),
         evaluate.work,
         {"annotations": evaluate.annotated},
-        also=lambda run: ("flow",) if evaluate.wants_flow(run) else (),
+        also=lambda run: ("motion",) if evaluate.wants_flow(run) else (),
     ),
     Stage("report", ("evaluate",), ("report",), report.work),
 )
 LAST = STAGES[-1].name
 
 EVERYTHING = (
-    *("data", "flow", *_TRAINING, "align", "target", "crf", "refine"),
+    *("data", "flow", "motion", *_TRAINING, "align", "target", "crf", "refine"),
     *("predict", "evaluate"),
     "ablate",
 )

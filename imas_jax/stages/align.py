@@ -1,10 +1,11 @@
 """Which channel is the object (paper Sec. 3.4), without annotations.
 
 Writes the stage-1 soft masks of every frame, then lets a judge score the channels:
-`motion` compares with the motion baseline's mask, `semantic` with the mask's own match
+`motion` compares with the motion evidence, `semantic` with the mask's own match
 in frozen features (equation 13), `both` is their mean.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from imas_jax.data.clips import Clip, pair_of_frame
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators, motion
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import features, inputs, motion_baseline, network, soft_masks
+from imas_jax.stages import features, inputs, network, soft_masks
+from imas_jax.stages import motion as stage_motion
 from imas_jax.stages.predictor import Predictor, to_frame
 
 SOFT = "soft"
+SURE = 0.5  # probability above which evidence counts as moving
 # (clip, frame index, candidates at the clip's frame size) -> their scores.
 Judge = Callable[[Clip, int, alignment.CandidateMasks], alignment.FrameScores]
 Moving = Callable[[Clip, int], Bool[np.ndarray, "h w"]]
@@ -56,7 +59,7 @@ def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
     state = network.final_state(run.config, run.folder("discover"), "discover")
     model = network.build_model(run.config)
     predictor = Predictor(model, state.best_variables, run.config.predict)
-    soft_masks.write_all(folder, clips, predictor)
+    soft_masks.write_all(folder, clips, soft_masks.predicted(predictor))
 
 
 def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignment:
@@ -124,9 +127,13 @@ def judged_frames(run: Run, clip: Clip) -> list[int]:
 
 
 def moving_from_files(run: Run) -> Moving:
-    """Read the motion baseline off the run's flow files."""
-    flow, gap = inputs.flow(run), run.config.flow.gaps[0]
-    return lambda clip, t: motion_baseline.read(flow, clip, t, gap)
+    """Read the motion evidence of the run's clips, one clip at a time."""
+
+    @functools.lru_cache(maxsize=1)
+    def of(clip: Clip) -> list[Bool[np.ndarray, "h w"]]:
+        return [one > SURE for one in stage_motion.of_clip(run, clip)]
+
+    return lambda clip, t: of(clip)[t]
 
 
 def moving_from_frames(run: Run) -> Moving:

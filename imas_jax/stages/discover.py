@@ -4,14 +4,17 @@ from absl import logging
 
 from imas_jax.conventions import Tree
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import fit, inputs, network
+from imas_jax.stages import fit, inputs, motion, network
 from imas_jax.training import checkpoints
 from imas_jax.training.watching import NOBODY, Watcher
 
 
 def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     """Train on motion; continue where a killed run stopped."""
-    state = fit.fit(run, "discover", starting_variables(run), watcher)
+    wanted = None
+    if run.config.discover.evidence_weight > 0:
+        wanted = fit.Wanted((motion.GUIDED,), motion.guides(run))
+    state = fit.fit(run, "discover", starting_variables(run), watcher, wanted)
     log = inputs.training_log(run.workdir / "discover")
     return Output(
         identity=checkpoints.digest(checkpoints.as_tree(state)),

@@ -1,6 +1,7 @@
 """Score a run's masks against annotations: the first and only stage that sees them.
 
-Rows: the motion baseline on the same flow, stage 1, stage 2, and stage 2 after the CRF
+Rows: the motion baseline on the same flow, the learned evidence where it was asked
+for, stage 1, stage 2, and stage 2 after the CRF
 if `predict.crf` names one; each with the aligned channel, and on request (named as
 such) with the channel that annotations would pick.
 """
@@ -26,6 +27,7 @@ from imas_jax.runs.run import Output, Run
 from imas_jax.stages import (
     align,
     inputs,
+    motion,
     motion_baseline,
     object_masks,
     predict,
@@ -183,6 +185,8 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
         logging.warning("flow of parts of the clips only: stage 2 alone is scored")
     else:
         yield baseline(run, scored)
+        if config.motion.evidence != "otsu":
+            yield _evidence(run, scored)
     rule = config.predict.binarize
     if rule == "threshold":
         rule = f"threshold={config.predict.threshold}"
@@ -214,6 +218,18 @@ def baseline(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
     return protocol.Entry(
         BASELINE, "baseline", _score(scored, moving, BASELINE), "Otsu per frame"
     )
+
+
+def _evidence(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
+    """Score what was said to move on its own before anything was learned."""
+
+    def moving(one: Scored) -> Iterator[Mask]:
+        clip = inputs.trained(run.config, one.clip)
+        return (found > align.SURE for found in motion.of_clip(run, clip))
+
+    label = f"motion evidence, {run.config.motion.evidence}"
+    rule = f"threshold={align.SURE}"
+    return protocol.Entry(label, "baseline", _score(scored, moving, label), rule)
 
 
 def _written(run: Run) -> Callable[[Scored], Iterator[Mask]]:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators
+from imas_jax.flow import evidence as evidences
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 from imas_jax.stages import align, features
@@ -54,6 +55,11 @@ def start_of(stage: str) -> Callable[[Run], str | None]:
         return restoring.last_trained(Path(folder)).identity
 
     return start
+
+
+def evidence(run: Run) -> str:
+    """Tell the network that says what moves, where one does."""
+    return evidences.digest() if run.config.motion.evidence == "network" else ""
 
 
 def judge(run: Run) -> str | None:

@@ -23,7 +23,7 @@ from imas_jax.models import imas, segmenter
 from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs import restoring
 from imas_jax.runs.records import flatten
-from imas_jax.stages import align, features, flow_export, inputs, settle
+from imas_jax.stages import align, features, flow_export, inputs, motion, settle
 
 
 @runtime_checkable
@@ -308,6 +308,8 @@ TABLE: dict[str, Row] = {
     "loss.entropy_weight": (_WEIGHT, "of the entropy"),
     "loss.ssim": (_SHARE, "of SSIM in AMD's loss"),
     **{f"discover.{name}": row for name, row in _TRAINING.items()},
+    "discover.evidence_weight": (_WEIGHT, "of the motion evidence in stage 1"),
+    "motion.evidence": (Word(motion.KINDS), "who says what moves on its own"),
     "align.score": (Word(tuple(align.PARTS)), "the judge of channels"),
     "align.features": (Word(("auto", *features.THRESHOLDS)), "of the semantic judge"),
     "align.weights": (Text(), "of frozen features; '' takes model.weights"),

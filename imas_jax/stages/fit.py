@@ -1,13 +1,13 @@
 """Trains one stage to its end: data, step, schedule and loop put together."""
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import targets
 from imas_jax.conventions import Tree
 from imas_jax.data import augment, pipeline
 from imas_jax.data import training_set as training_sets
@@ -20,16 +20,16 @@ from imas_jax.training.watching import Watcher
 
 
 @dataclasses.dataclass(frozen=True)
-class Appearance:
-    """What stage 2 learns from besides motion.
+class Wanted:
+    """Masks that training is pulled to besides explaining motion.
 
     Attributes:
-        channels: The object's channels.
-        targets: Folder of its targets.
+        channels: The channels that together should be them.
+        masks: 0..255 for [0, 1], one array a training clip, in the clips' order.
     """
 
     channels: tuple[int, ...]
-    targets: Path
+    masks: Sequence[UInt8[np.ndarray, "_ _ _"]]
 
 
 def fit(
@@ -37,7 +37,7 @@ def fit(
     stage: str,
     variables: Tree,
     watcher: Watcher,
-    appearance: Appearance | None = None,
+    wanted: Wanted | None = None,
 ) -> states.TrainState:
     """Train one stage to its end, from its newest checkpoint if it has one.
 
@@ -46,7 +46,7 @@ def fit(
         stage: "discover" or "refine".
         variables: Where training starts without a checkpoint.
         watcher: Looks on.
-        appearance: What "refine" learns from besides motion.
+        wanted: Stage-2 targets, or the motion evidence that guides stage 1.
     """
     training_set = training_sets.find(
         run.config, inputs.training_clips(run.config), inputs.flow(run)
@@ -57,9 +57,7 @@ def fit(
     model = network.build_model(config, parallel.AXIS)
     optimizer = network.stage_optimizer(config, stage)
     step = steps.make_step(
-        steps.make_loss(
-            model, config, stage, appearance.channels if appearance else ()
-        ),
+        steps.make_loss(model, config, stage, wanted.channels if wanted else ()),
         optimizer,
         config,
         rate.ema,
@@ -70,7 +68,7 @@ def fit(
         training_set,
         "discover" if stage == "discover" else "refine",
         run.workdir / "prepare",
-        _read_targets(training_set, appearance.targets if appearance else None),
+        wanted.masks if wanted else None,
         parallel.process(),
     )
     return loop.train(
@@ -105,11 +103,3 @@ def with_fitting_crop(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:
     fitted = config.copy_and_resolve_references().unlock()
     fitted.augment.crop = crop
     return fitted.lock()
-
-
-def _read_targets(
-    training_set: training_sets.TrainingSet, folder: Path | None
-) -> list[np.ndarray] | None:
-    if folder is None:
-        return None
-    return [targets.read(folder, clip.name) for clip in training_set.clips]

@@ -33,7 +33,7 @@ def work(run: Run) -> Output:
     state = network.final_state(run.config, run.folder(stage), stage)
     model = network.build_model(run.config)
     predictor = Predictor(model, state.best_variables, run.config.predict)
-    soft_masks.write_all(folder / SOFT, clips, predictor)
+    soft_masks.write_all(folder / SOFT, clips, soft_masks.predicted(predictor))
     channels = tuple(run.values("align")["channels"])
     total = sum(len(clip.frames) for clip in clips)
     written = (

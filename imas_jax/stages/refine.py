@@ -47,7 +47,8 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     )
     if parallel.process()[0] == 0:
         parallel.wait_for_all()
-    wanted = fit.Appearance(channels, folder)
+    made = [targets.read(folder, clip.name) for clip in clips]
+    wanted = fit.Wanted(channels, made)
     state = fit.fit(run, "refine", starting_variables(run), watcher, wanted)
     log = inputs.training_log(run.workdir / "refine")
     return Output(

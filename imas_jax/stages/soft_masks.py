@@ -6,11 +6,11 @@ side maps it: mapped pages count as memory of the process.
 
 import copy
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float16
+from jaxtyping import Bool, Float, Float16
 from PIL import Image
 
 from imas_jax import files
@@ -59,14 +59,31 @@ class SoftMasks:
         return (self[index] for index in range(len(self)))
 
 
-def write_all(folder: Path, clips: Sequence[Clip], predictor: Predictor) -> None:
-    """Predict the clips that have no file yet."""
+def write_all(
+    folder: Path,
+    clips: Sequence[Clip],
+    masks_of: Callable[[Clip], Iterator[Float[np.ndarray, "hm wm c"]]],
+    what: str = "masks",
+) -> None:
+    """Write the masks of the clips that have no file yet.
+
+    Args:
+        folder: Gets a file a clip.
+        clips: The clips.
+        masks_of: Yields a clip's masks, one a frame, in order.
+        what: Name on the progress line.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [clip for clip in clips if not path(folder, clip).is_file()]
     total = sum(len(clip.frames) for clip in missing)
-    frames = (step for clip in missing for step in _write(folder, clip, predictor))
-    for _ in progress(frames, total, "masks", "frame"):
+    frames = (step for clip in missing for step in _write(folder, clip, masks_of))
+    for _ in progress(frames, total, what, "frame"):
         pass
+
+
+def predicted(predictor: Predictor) -> Callable[[Clip], Iterator[np.ndarray]]:
+    """Let a network make the masks that `write_all` writes."""
+    return lambda clip: predictor(clip.read(t) for t in range(len(clip.frames)))
 
 
 def read(folder: Path, clip: Clip) -> SoftMasks:
@@ -115,12 +132,13 @@ def path(folder: Path, clip: Clip) -> Path:
     return folder / f"{clip.name}.npy"
 
 
-def _write(folder: Path, clip: Clip, predictor: Predictor) -> Iterator[None]:
+def _write(
+    folder: Path, clip: Clip, masks_of: Callable[[Clip], Iterator[np.ndarray]]
+) -> Iterator[None]:
     """Write one clip aside, frame by frame, then rename."""
     file = path(folder, clip)
-    frames = (clip.read(t) for t in range(len(clip.frames)))
     with files.aside(file) as draft, draft.open("wb") as out:
-        for t, soft in enumerate(predictor(frames)):
+        for t, soft in enumerate(masks_of(clip)):
             if t == 0:
                 header = {
                     "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),

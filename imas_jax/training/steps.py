@@ -38,7 +38,8 @@ def make_loss(
         model: The network.
         config: The whole config; `model`, `loss` and `refine` are read.
         stage: "discover" (equation 6; AMD's loss) or "refine" (equation 9).
-        channels: The object's channels (one in the paper), used by "refine".
+        channels: The channels that together are pulled to `sample.target`: in
+            "refine" the object's (one in the paper), in "discover" the guided one.
         train: Whether batch normalisation uses batch statistics.
 
     Returns:
@@ -69,6 +70,11 @@ def make_loss(
             kinds = {"rcf": losses.entropy_rcf, "intended": losses.entropy}
             metrics["entropy"] = kinds[config.loss.entropy](masks)
             total = total + config.loss.entropy_weight * metrics["entropy"]
+        if stage == "discover" and config.discover.evidence_weight > 0:
+            metrics["evidence"] = losses.appearance_loss(
+                masks[..., list(channels)].sum(axis=-1), sample.target
+            )
+            total = total + config.discover.evidence_weight * metrics["evidence"]
         if stage == "refine":
             metrics["appearance"] = losses.appearance_loss(
                 masks[..., list(channels)].sum(axis=-1),

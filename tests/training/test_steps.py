@@ -89,6 +89,30 @@ def take_steps(stage, devices):
     return taken
 
 
+def test_guidance_adds_the_weighted_distance_of_one_channel_to_the_evidence(config):
+    model = make_model(config)
+    state = start(config, optax.sgd(0.1))
+    size = mask_size(config.model, tuple(config.augment.crop))
+    rng = np.random.default_rng(0)
+    flow = jnp.asarray(rng.normal(size=(2, 2, *size, 2)), jnp.float32)
+    frames = jnp.asarray(rng.normal(size=(2, 2, 32, 48, 3)), jnp.float32)
+    target = jnp.asarray(rng.uniform(size=(2, 2, *size)), jnp.float32)
+    sample = Sample(frames, flow[0], flow[1], target)
+
+    def told(weight):
+        config.discover.evidence_weight = weight
+        loss = steps.make_loss(model, config, "discover", (1,), train=False)
+        return loss(state.params, state.batch_stats, sample, jax.random.key(0))[1][0]
+
+    alone, guided = told(0.0), told(3.0)
+    assert "evidence" not in alone
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = model.apply(variables, frames, train=False).logits
+    distance = jnp.mean((jax.nn.softmax(logits)[..., 1] - target) ** 2)
+    np.testing.assert_allclose(guided["evidence"], distance, rtol=1e-5)
+    np.testing.assert_allclose(guided["loss"], alone["loss"] + 3 * distance, rtol=1e-5)
+
+
 @pytest.mark.parametrize("stage", ["discover", "refine"])
 @pytest.mark.parametrize("number", [0, 1])
 def test_eight_devices_take_the_steps_of_one(stage, number):

@@ -1,0 +1,80 @@
+"""What moves on its own, frame by frame, before anything is learned on the clips.
+
+`motion.evidence` names who says it. `otsu`: the motion baseline, Otsu's threshold of
+the flow that no homography explains; it is read off the flow files and this stage
+writes nothing. `network` (ours): the network of `flow/evidence.py`, trained on rendered
+clips; its probabilities are written once, for all stages that read them.
+
+The evidence judges channels (`stages/align.py`) and, where `discover.evidence_weight`
+is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1 is
+pulled to it, so that which channel takes the object is not left to chance.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from imas_jax.data.clips import Clip
+from imas_jax.flow import evidence
+from imas_jax.models.imas import mask_size
+from imas_jax.runs.records import digest
+from imas_jax.runs.run import Output, Run
+from imas_jax.stages import inputs, motion_baseline, motion_evidence, soft_masks
+
+SOFT = "soft"
+KINDS = ("otsu", "network")
+# The channel that is guided; not the first, which `model.still_background` holds still.
+GUIDED = 1
+
+
+def work(run: Run) -> Output:
+    """Write the network's evidence of all clips that have none yet."""
+    flow = run.result("flow")["identity"]
+    if run.config.motion.evidence != "network":
+        return Output(flow, {})
+    network, folder = evidence.load(), inputs.flow(run)
+    gap = run.config.flow.gaps[0]
+
+    def found(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
+        size = evidence.grid_size(clip.size)[::-1]
+        for one in motion_evidence.of_clip(network, folder, clip, gap):
+            # It was computed on this grid.
+            yield cv2.resize(one, size, interpolation=cv2.INTER_AREA)[..., None]
+
+    clips = run.clips.for_training(run.config)
+    soft_masks.write_all(run.workdir / "motion" / SOFT, clips, found, "evidence")
+    values = {"network": evidence.digest()}
+    return Output(digest([flow, values]), values)
+
+
+def of_clip(run: Run, clip: Clip) -> Iterator[Float[np.ndarray, "h w"]]:
+    """Yield how likely each pixel of each frame moves on its own, in [0, 1].
+
+    Args:
+        run: Its motion stage is finished.
+        clip: As it was trained on, with its cuts.
+    """
+    if run.config.motion.evidence == "network":
+        soft = soft_masks.read(run.workdir / "motion" / SOFT, clip)
+        for one in soft:
+            whole = one[..., 0].astype(np.float32)
+            yield cv2.resize(whole, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
+        return
+    flow, gap = inputs.flow(run), run.config.flow.gaps[0]
+    for t in range(len(clip.frames)):
+        yield motion_baseline.read(flow, clip, t, gap).astype(np.float32)
+
+
+def guides(run: Run) -> list[UInt8[np.ndarray, "_ _ _"]]:
+    """Return the evidence of every training clip on the masks' grid, 0..255."""
+    guides = []
+    for clip in run.clips.for_training(run.config):
+        h, w = mask_size(run.config.model, clip.size)
+        small = [
+            cv2.resize(one, (w, h), interpolation=cv2.INTER_AREA)
+            for one in of_clip(run, clip)
+        ]
+        guides.append(np.round(255 * np.stack(small)).astype(np.uint8))
+    return guides

@@ -1,0 +1,79 @@
+"""The motion stage: who says what moves, written once and read by judge and stage 1."""
+
+import numpy as np
+import pytest
+from tiny import tiny_config, write_clip
+
+from imas_jax import protocol
+from imas_jax.evaluation import metrics
+from imas_jax.runs.run import Run
+from imas_jax.stages import align, evaluate, motion
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A clip of a moving square, and by kind of evidence a run of it."""
+    root = tmp_path_factory.mktemp("motion")
+    truth = write_clip(root / "clip", size=(96, 128))
+    runs = {}
+    for kind in motion.KINDS:
+        config = tiny_config(root / "clip", root / kind)
+        config.motion.evidence = kind
+        config.flow.root = str(root / "flow")
+        runs[kind] = Run(config.lock(), protocol.STAGES)
+        runs[kind].make("motion")
+    return truth, runs
+
+
+def clip_of(run):
+    (clip,) = run.clips.for_training(run.config)
+    return clip
+
+
+@pytest.mark.parametrize("kind", motion.KINDS)
+def test_evidence_is_a_probability_of_every_frame_at_its_size(made, kind):
+    truth, runs = made
+    found = list(motion.of_clip(runs[kind], clip_of(runs[kind])))
+    assert len(found) == len(truth)
+    for one in found:
+        assert one.shape == truth[0].shape
+        assert 0 <= one.min() <= one.max() <= 1
+
+
+def test_the_network_sees_the_square_and_otsu_writes_nothing(made):
+    truth, runs = made
+    found = motion.of_clip(runs["network"], clip_of(runs["network"]))
+    pairs = zip(found, truth, strict=True)
+    assert np.mean([metrics.jaccard(one > align.SURE, m) for one, m in pairs]) > 0.5
+    assert not (runs["otsu"].workdir / "motion" / motion.SOFT).exists()
+
+
+def test_guides_are_the_evidence_on_the_masks_grid(made):
+    truth, runs = made
+    (guide,) = motion.guides(runs["network"])
+    assert guide.shape == (len(truth), 24, 32)
+    assert guide.dtype == np.uint8
+    found = motion.of_clip(runs["network"], clip_of(runs["network"]))
+    for small, whole in zip(guide, found, strict=True):
+        blocks = whole.reshape(24, 4, 32, 4).mean(axis=(1, 3))
+        np.testing.assert_allclose(small / 255, blocks, atol=0.01)
+
+
+def test_what_judges_channels_is_the_evidence(made):
+    _, runs = made
+    run = runs["network"]
+    clip, moving = clip_of(run), align.moving_from_files(run)
+    for t, one in enumerate(motion.of_clip(run, clip)):
+        np.testing.assert_array_equal(moving(clip, t), one > align.SURE)
+
+
+def test_guidance_makes_stage_1_depend_on_who_says_what_moves(made):
+    """Without guidance the evidence decides nothing that stage 1 learns."""
+    _, runs = made
+    config = runs["network"].config.copy_and_resolve_references().unlock()
+    alone = Run(config, protocol.STAGES)
+    assert "motion.evidence" not in alone.subset(alone.stages["discover"])
+    config.discover.evidence_weight = 1.0
+    guided = Run(config, protocol.STAGES)
+    assert guided.subset(guided.stages["discover"])["motion.evidence"] == "network"
+    assert evaluate.wants_flow(guided)
