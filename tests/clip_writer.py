@@ -1,5 +1,7 @@
 """Writes small clips for tests: a textured background and a square that moves."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -69,3 +71,16 @@ def damage_inside(path: Path, length: int = 4096) -> None:
     start = (len(data) - length) // 2
     data[start : start + length] = other.tobytes()
     path.write_bytes(bytes(data))
+
+
+def claiming_png(size: tuple[int, int], bits: int = 8) -> bytes:
+    """Return a sound RGB PNG header of `size` with next to nothing behind it."""
+    head = struct.pack(">IIBBBBB", size[1], size[0], bits, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )

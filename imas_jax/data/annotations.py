@@ -24,7 +24,6 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool
 from ml_collections import ConfigDict
-from PIL import Image
 
 from imas_jax import errors
 from imas_jax.data import clips as clips_lib
@@ -250,7 +249,7 @@ def _number(stem: str, clip_name: str) -> int:
 def _read_mask(path: Path, annotation: Annotation) -> tuple[np.ndarray, np.ndarray]:
     """Return one file's foreground and void."""
     try:
-        with Image.open(path) as image:
+        with images.opened(path) as image:
             if annotation.rule == "grey" and image.mode == "P":
                 numbers, last = np.asarray(image), (image.getpalette() or [])[765:768]
                 void = (numbers == VOID) & (last != [255, 255, 255])

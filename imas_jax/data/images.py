@@ -62,6 +62,17 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+def opened(path: Path) -> Image.Image:
+    """Open one image file; a pipe would be waited for.
+
+    Raises:
+        UNREADABLE: As Pillow does, and for what is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file but a folder, a pipe or a device")
+    return Image.open(path)
+
+
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Read one image as upright RGB; see the module's text for unusual files.
 

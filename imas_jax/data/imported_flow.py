@@ -30,6 +30,7 @@ from imas_jax.flow import estimators, files, formats
 
 PROBES = 5  # pairs a clip whose direction is checked against the frames
 MOVES = 0.5  # px of median motion below which a direction cannot be told
+FASTEST = float(np.finfo(np.float16).max)  # px; more cannot be stored, nor be meant
 SPARSE = 0.2  # share of unknown pixels above which a field is not filled
 
 
@@ -177,12 +178,12 @@ def check(
 def fill_unknown(
     flow: Float[np.ndarray, "h w 2"], where: Path
 ) -> Float[np.ndarray, "h w 2"]:
-    """Give unknown pixels the flow of the nearest known one.
+    """Give unknown pixels (not finite, or beyond `FASTEST`) the nearest known flow.
 
     Raises:
         UserError: If more than a fifth is unknown: such a field is no training signal.
     """
-    unknown = ~np.isfinite(flow).all(-1)
+    unknown = ~(np.abs(flow) <= FASTEST).all(-1)
     if not unknown.any():
         return flow
     if unknown.mean() > SPARSE:
@@ -210,7 +211,12 @@ def _check_files(
             name = getattr(importer.layout, direction)(gap)
             problems.add(f"{clip.name}", f"no {direction} flow: no {name}/{clip.name}/")
             continue
-        found = [p for p in folder.iterdir() if p.suffix.lower() in formats.SUFFIXES]
+        try:
+            names = [p.suffix.lower() for p in folder.iterdir()]
+        except OSError as error:
+            problems.add(folder, f"cannot be read ({error.strerror})")
+            continue
+        found = [suffix for suffix in names if suffix in formats.SUFFIXES]
         paths = [importer.path(clip, pair, direction) for pair in pairs]
         missing = [pair for pair, p in zip(pairs, paths, strict=True) if p is None]
         if missing:

@@ -55,6 +55,12 @@ def list_clips(data: ConfigDict, split: str) -> list[Listing]:
         listings = LAYOUTS[layout](data, split)
     except OSError as error:
         raise _unreadable(data, error) from error
+    if not listings:
+        raise errors.UserError(
+            f"image set {split!r} of {data.root} names no sequence",
+            "at least one",
+            'restore the published list, or set --config.data.split="" for all',
+        )
     return select(listings, data.sequences)
 
 
@@ -249,19 +255,28 @@ def _davis(data: ConfigDict, split: str) -> list[Listing]:
 
 def _read_image_set(file: Path, root: Path, frames: Path) -> list[Listing]:
     """Read lines of `/JPEGImages/480p/bear/00000.jpg ...` or of bare clip names."""
-    clips: dict[str, list[Path]] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise errors.UserError(
+            f"image set {file} is no text ({error})",
+            "lines of frames or of sequences, in UTF-8",
+            "restore the published list",
+        ) from error
+    named: dict[str, Listing] = {}
+    for line in lines:
         words = line.split()
         if not words:
             continue
         if "/" not in words[0]:  # DAVIS 2017 lists sequences, not frames
             folder = frames / words[0]
-            present = folder_listing(folder).paths if folder.is_dir() else ()
-            clips[words[0]] = list(present)
+            empty = Listing(words[0], ())
+            named[words[0]] = folder_listing(folder) if folder.is_dir() else empty
             continue
         path = root / words[0].lstrip("/")
-        clips.setdefault(path.parent.name, []).append(path)
-    return [Listing(name, tuple(paths)) for name, paths in clips.items()]
+        before = named.get(path.parent.name, Listing(path.parent.name, ()))
+        named[before.name] = Listing(before.name, (*before.paths, path))
+    return list(named.values())
 
 
 def _folders(data: ConfigDict, split: str) -> list[Listing]:

@@ -167,7 +167,7 @@ def read_values(path: Path) -> np.ndarray:
         UserError: If it cannot be read, or is in colours.
     """
     try:
-        with Image.open(path) as image:
+        with images.opened(path) as image:
             if image.mode == "P":
                 return np.asarray(image).astype(np.float32) / 255
             if image.mode.startswith("I"):

@@ -101,7 +101,10 @@ def _read_npz(path: Path) -> np.ndarray:
 def _read_kitti(path: Path) -> np.ndarray:
     # Pillow would silently cut 16-bit colour to 8 bits.
     data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error as error:  # e.g. more pixels than it will decode
+        raise ValueError(error.err) from error
     if image is None or image.dtype != np.uint16 or image.ndim != 3:
         raise ValueError("not a complete 16-bit colour PNG")
     rgb = image[..., ::-1].astype(np.float32)
@@ -112,6 +115,8 @@ def _read_kitti(path: Path) -> np.ndarray:
 def _channels_last(array: np.ndarray) -> np.ndarray:
     array = array.reshape(array.shape[array.ndim - 3 :]) if array.ndim == 4 else array
     _grid(array.shape)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{array.dtype} is no number of pixels")
     if array.shape[-1] != 2:
         array = np.moveaxis(array, 0, -1)
     return np.ascontiguousarray(array, np.float32)

@@ -102,6 +102,8 @@ class Text:
             return "text in quotes"
         if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
             return "text in UTF-8"
+        if value == "~" or value.startswith("~/"):
+            return "the path in full: shells leave ~ alone behind ="
         if not value.strip():
             return "" if self.blank and not value else "text that is not empty"
         if self.read is not None:
@@ -194,7 +196,7 @@ def _is_inside(value: float, interval: str) -> bool:
     return abs(value) <= sys.float_info.max and above and below
 
 
-_SIDE = f"[{clip_checks.SHORTEST_SIDE}, 65535]"
+_SIDE = f"[{clip_checks.SHORTEST_SIDE}, 16384]"
 _SEED = Number("[0, 4294967295]", whole=True)  # uint32 in the state
 _STEPS = Number("[0, 2147483647]", whole=True)  # int32 in the state
 _RHYTHM = Number("[1, inf)", whole=True)

@@ -226,7 +226,7 @@ def _compute(
     except OSError as error:
         raise errors.UserError(
             f"writing flow to {target.root} failed: {error}",
-            f"a writable disk with {_bytes(jobs) / 1e6:.0f} MB free",
+            f"a folder to write to, with {_bytes(jobs) // 10**6 + 1} MB free",
             "make room or set --config.flow.root, then run the same command: "
             "what is written is kept",
         ) from error

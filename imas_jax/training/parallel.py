@@ -136,10 +136,10 @@ def join(processes: str) -> None:
         return
     # It would swallow SIGTERM, which is ours: `training/stopping.py`.
     jax.config.update("jax_enable_preemption_service", False)
-    if processes == "auto":
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
-        return
     try:
+        if processes == "auto":
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+            return
         address, count, index = processes.split(",")
         jax.distributed.initialize(
             address, int(count), int(index), heartbeat_timeout_seconds=HEARTBEAT
@@ -147,7 +147,7 @@ def join(processes: str) -> None:
     except ValueError as error:
         raise UserError(
             f"distributed = {processes!r}: {error}",
-            "'', auto, or HOST:PORT,COUNT,INDEX",
+            "'', auto (in SLURM, TPU pods, Kubernetes), or HOST:PORT,COUNT,INDEX",
             "correct the field, e.g. --config.distributed=127.0.0.1:9911,2,0",
         ) from error
 

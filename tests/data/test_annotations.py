@@ -1,4 +1,5 @@
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -196,6 +197,18 @@ def test_annotations_without_frame_and_frames_without_annotation_are_told(
         3,
         0,
     ]
+
+
+def test_an_annotation_that_is_no_file_is_named_and_not_waited_for(tmp_path):
+    data, found = annotated_davis(tmp_path, ("a", "b"))
+    folder = tmp_path / "Annotations/480p"
+    for path in (folder / "a/00001.png", folder / "b/00000.png"):
+        path.unlink()
+    os.mkfifo(folder / "a/00001.png")
+    (folder / "b/00000.png").mkdir()
+    with pytest.raises(errors.UserError, match=r"2 problem\(s\)") as told:
+        annotations.check(data, found)
+    assert str(told.value).count("is no file") == 2
 
 
 def test_annotations_that_nobody_may_read_are_named(tmp_path, monkeypatch):

@@ -207,6 +207,20 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, layout):
     assert f"{paths[4]}: is no file but a pipe or a device" in told
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(b"\xff\xfe\x00", "is no text"), (b"\n", "names no sequence")],
+)
+def test_an_image_set_that_names_nothing_is_refused(tmp_path, text, said):
+    clip_writer.write_clip(tmp_path / "JPEGImages/240p/dog", 3)
+    listed = tmp_path / "ImageSets/240p/trainval.txt"
+    listed.parent.mkdir(parents=True)
+    listed.write_bytes(text)
+    assert said in refusal(tmp_path, "davis")
+    listed.write_bytes(b"\xef\xbb\xbfdog\r\n")  # as some editors write it
+    assert [clip.name for clip in find(tmp_path, "davis")] == ["dog"]
+
+
 def test_a_root_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "film.mp4")
     for layout in ("auto", "video", "videos", "folder"):

@@ -1,5 +1,4 @@
-import struct
-import zlib
+import os
 from pathlib import Path
 
 import clip_writer
@@ -109,22 +108,9 @@ def test_damage_inside_a_png_is_found_by_decoding(tmp_path):
     assert "damaged" in images.inspect(path, decode=True).problem
 
 
-def picture_of(width, height):
-    """Write a PNG of a few bytes that claims a size."""
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(64))), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
-
-
 def test_a_picture_too_large_to_decode_is_refused_by_its_header(tmp_path):
     path = tmp_path / "bomb.png"
-    path.write_bytes(picture_of(60_000, 60_000))
+    path.write_bytes(clip_writer.claiming_png((60_000, 60_000)))
     assert "3600 million pixels" in images.inspect(path).problem
     with pytest.raises(errors.UserError, match="3600 million pixels") as told:
         images.read_image(path)
@@ -142,6 +128,14 @@ def test_damage_that_a_jpeg_decoder_conceals_is_suspected(tmp_path, mode, suspec
     clip_writer.damage_inside(path)
     assert images.inspect(path, decode=True).problem == ""
     assert images.conceals_damage(path) == suspected
+
+
+def test_what_is_no_file_is_opened_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png", "/dev/zero"):
+        with pytest.raises(OSError, match="is no file"):
+            images.opened(tmp_path / name)
 
 
 def test_a_missing_file_is_called_missing(tmp_path):

@@ -140,6 +140,15 @@ def test_few_unknown_pixels_take_their_neighbour_s_flow(setup):
         imported_flow.fill_unknown(holes, Path("a.flo"))
 
 
+def test_flow_too_fast_to_be_stored_counts_as_unknown():
+    flow = np.ones((8, 8, 2), np.float32)
+    flow[2, 3] = 1e30
+    filled = imported_flow.fill_unknown(flow, Path("a.flo"))
+    np.testing.assert_array_equal(filled, 1)
+    with pytest.raises(errors.UserError, match="knows 0 %"):
+        imported_flow.fill_unknown(flow * 1e6, Path("a.flo"))
+
+
 def test_flow_at_the_files_size_follows_data_size(setup):
     config, found, tmp_path = setup
     fill(tmp_path / "flows", found)

@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import clip_writer
 import numpy as np
 import pytest
 from PIL import Image
@@ -151,3 +153,19 @@ def test_a_missing_mask_is_named_when_it_is_read(tmp_path):
     masks = mask_folders.open_masks(tmp_path)
     with pytest.raises(errors.UserError, match="frame 00004"):
         masks.read("bear", "00004", SIZE)
+
+
+def test_masks_that_are_no_files_are_named_and_not_waited_for(tmp_path):
+    (tmp_path / "bear").mkdir()
+    os.mkfifo(tmp_path / "bear/00000.png")
+    with pytest.raises(errors.UserError, match="is no file"):
+        mask_folders.read_values(tmp_path / "bear/00000.png")
+    with pytest.raises(errors.UserError, match="is no file"):
+        mask_folders.open_masks(tmp_path)
+
+
+def test_a_mask_too_large_to_decode_is_named(tmp_path):
+    path = tmp_path / "00000.png"
+    path.write_bytes(clip_writer.claiming_png((60_000, 60_000)))
+    with pytest.raises(errors.UserError, match="cannot be read"):
+        mask_folders.read_values(path)

@@ -1,3 +1,4 @@
+import clip_writer
 import kitti_writer
 import numpy as np
 import pytest
@@ -90,6 +91,20 @@ def test_an_eight_bit_picture_is_no_kitti_flow(tmp_path):
     path = clip_writer.save(tmp_path / "a.png", clip_writer.texture((12, 20)))
     with pytest.raises(errors.UserError, match="16-bit"):
         formats.read(path)
+
+
+def test_a_picture_that_claims_too_many_pixels_is_refused(tmp_path):
+    data = clip_writer.claiming_png((60_000, 60_000), bits=16)
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(errors.UserError, match="cannot be read as flow"):
+        formats.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", [bool, complex, "U1"])
+def test_what_is_no_real_number_is_no_flow(tmp_path, kind):
+    np.save(tmp_path / "a.npy", np.ones((4, 5, 2)).astype(kind))
+    with pytest.raises(errors.UserError, match="no number of pixels"):
+        formats.read(tmp_path / "a.npy")
 
 
 def test_published_ground_truth_reads_with_its_published_figures(shared):

@@ -82,6 +82,9 @@ SENSELESS = [
     ("target.dilation", 0),
     ("crf.solver", "densecrf"),
     ("workdir", ""),
+    ("workdir", "~/runs"),
+    ("data.root", "~"),
+    ("data.size", (20_000, 20_000)),
     ("workdir", " "),
 ]
 

@@ -232,6 +232,17 @@ def test_gradients_agree_with_finite_differences(config):
         assert float(predicted) == pytest.approx(float(measured), rel=1e-3)
 
 
+@pytest.mark.parametrize("processes", ["auto", "here", "a:1,two,0"])
+def test_processes_that_cannot_be_joined_are_one_message(monkeypatch, processes):
+    def initialize(*arguments, **more):
+        raise ValueError("coordinator_address should be defined.")  # JAX's own words
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.config, "update", lambda *arguments: None)
+    with pytest.raises(UserError, match="distributed = "):
+        parallel.join(processes)
+
+
 def test_a_batch_that_does_not_divide_is_refused():
     parallel.check_batch(16)
     with pytest.raises(UserError, match=r"12 pairs on 8 device"):
