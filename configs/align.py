@@ -13,11 +13,11 @@ With `--config.align.sweep=RUN_A,RUN_B,...` in place of masks, all channels of a
 checkpoints of these runs are ranked. Seconds for first frames on two CPU cores; nothing
 is trained.
 
-Features are superpixels, or a trained network's with `--config.align.weights=FILE`. First
-frames are judged, as in the paper; `--config.align.judged=all` takes longer and ranks
-better: on published masks at 480p the Spearman correlation of score and J is 0.76 for
-first frames and 0.91 for every 20th (benchmarks/results/alignment.md). Frames of 480p
-serve superpixels better than smaller ones.
+Features are superpixels, or a trained network's with `--config.align.weights=FILE`.
+First frames are judged, as in the paper; `--config.align.judged=all` takes longer and
+ranks better: on published masks at 480p the Spearman correlation of score and J is 0.76
+for first frames and 0.91 for every 20th (benchmarks/results/alignment.md). Superpixels
+want frames of 480p rather than smaller ones.
 """
 
 from ml_collections import ConfigDict
