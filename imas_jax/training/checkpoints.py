@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -52,16 +53,25 @@ class Checkpoints:
         """Write the state under its step; returns when it is safely on disk.
 
         Every process of the run must call this.
+
+        Raises:
+            UserError: If a number is not finite: it would be continued for ever.
         """
+        tree = as_tree(state)
+        if bad := not_finite(tree):
+            raise UserError(
+                f"the state after step {int(state.step)}: " + "; ".join(bad),
+                "finite numbers",
+                f"lower the learning rate; {self.last_good()}",
+            )
         if parallel.process()[0] == 0:
-            self._write(state)
+            self._write(int(state.step), tree)
         parallel.wait_for_all()
         self._manager.reload()
 
-    def _write(self, state: TrainState) -> None:
-        tree = as_tree(state)
+    def _write(self, step: int, tree: Tree) -> None:
         self._manager.save(
-            int(state.step),
+            step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(tree),
                 digest=ocp.args.JsonSave({"sha256": digest(tree)}),
@@ -127,6 +137,14 @@ class Checkpoints:
         """Return the steps there are checkpoints of, oldest first."""
         return tuple(sorted(self._manager.all_steps()))
 
+    def last_good(self) -> str:
+        """Say which checkpoint is the newest."""
+        if not self.steps():
+            return "no checkpoint was written before"
+        return (
+            f"the last good one, of step {self.steps()[-1]}, is kept in {self.folder}"
+        )
+
     def restore_step(self, step: int, template: TrainState) -> TrainState:
         """Read one checkpoint; raises whatever is wrong with it."""
         shapes = named(template, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
@@ -140,6 +158,8 @@ class Checkpoints:
         check_shapes(shapes, found)
         if digest(found) != saved["digest"]["sha256"]:
             raise ValueError("its bytes do not match its digest")
+        if bad := not_finite(found):
+            raise ValueError("; ".join(bad))
         structure = jax.tree.structure(template)
         return jax.tree.unflatten(structure, [found[name] for name in shapes])
 
@@ -160,6 +180,16 @@ def named(state: TrainState, read: Callable[[Any], Any]) -> Tree:
         jax.tree_util.keystr(path, simple=True, separator="/"): read(leaf)
         for path, leaf in leaves
     }
+
+
+def not_finite(tree: Tree) -> list[str]:
+    """Say which tensors of a flat tree hold numbers that are not finite."""
+    counts = {
+        name: np.count_nonzero(~np.isfinite(leaf))
+        for name, leaf in tree.items()
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    }
+    return [f"{name} has {n} not finite" for name, n in counts.items() if n]
 
 
 def check_shapes(expected: Tree, found: Tree) -> None:

@@ -5,18 +5,20 @@ are functions of the step, and the loop starts from the newest sound checkpoint.
 """
 
 import collections
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 
 from imas_jax.conventions import Batch
-from imas_jax.errors import Stopped
+from imas_jax.errors import Stopped, UserError
 from imas_jax.training import parallel
 from imas_jax.training.checkpoints import Checkpoints
-from imas_jax.training.metrics_log import DataClock, MetricsLog, Schedule
+from imas_jax.training.metrics_log import DataClock, Metrics, MetricsLog, Schedule
 from imas_jax.training.state import TrainState
 from imas_jax.training.stopping import StopRequest
 from imas_jax.training.watching import NOBODY, Watcher
@@ -52,7 +54,8 @@ def train(
         The final state on the host.
 
     Raises:
-        UserError: If a loss is not finite (with its step).
+        UserError: If a loss, a gradient, an update or the state is not finite (with
+            its step); nothing of it is saved.
         Stopped: If a signal in any process asked to stop; the state is saved, and all
             processes stop at the same step.
     """
@@ -66,7 +69,7 @@ def train(
         log = MetricsLog(path, first, name, schedule, watcher)
         watcher.start(first)
         with StopRequest() as stop:
-            state = _steps(step, state, batches, checkpoints, schedule, log, stop)
+            state = _steps(name, step, state, batches, checkpoints, schedule, log, stop)
         log.close()
     finally:
         checkpoints.close()
@@ -82,6 +85,7 @@ def train(
 
 
 def _steps(
+    name: str,
     step: Step,
     state: TrainState,
     batches: Callable[[int], Iterator[Batch]],
@@ -112,7 +116,9 @@ def _steps(
         last = done == schedule.steps or asked
         save = last or done % schedule.checkpoint_every == 0
         if save or done % schedule.log_every == 0:
-            log.write(pending, clock)
+            values = [(n, _to_host(metrics)) for n, metrics in pending]
+            _check_finite(name, values, checkpoints)
+            log.write(values, clock)
             pending = []
         if save:
             checkpoints.save(parallel.unreplicate(carried))
@@ -122,6 +128,26 @@ def _steps(
             stop.number = asked or stop.number
             break
     return parallel.unreplicate(carried)
+
+
+def _to_host(metrics: dict[str, jax.Array]) -> Metrics:
+    """Fetch the metrics of a step; they are the same on all devices."""
+    return {name: float(np.asarray(value)[0]) for name, value in metrics.items()}
+
+
+def _check_finite(
+    stage: str, values: list[tuple[int, Metrics]], checkpoints: Checkpoints
+) -> None:
+    """Refuse to go on with what would only be saved and continued for ever."""
+    for step, metrics in values:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{stage}: {name} is {value} at step {step}",
+                    "finite losses, gradients and updates",
+                    f"lower {stage}.learning_rate, or look at this data set's flow; "
+                    + checkpoints.last_good(),
+                )
 
 
 def _telling(step: Step) -> Callable[..., tuple[TrainState, dict[str, Any], jax.Array]]:

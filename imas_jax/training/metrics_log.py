@@ -11,11 +11,12 @@ import numpy as np
 
 from imas_jax import files
 from imas_jax.conventions import Batch
-from imas_jax.errors import UserError
 from imas_jax.progress import StepLine
 from imas_jax.training import parallel
 from imas_jax.training.state import TrainState
 from imas_jax.training.watching import NOBODY, Watcher
+
+Metrics = dict[str, float]
 
 # What a line for people has: metric, digits, unit.
 SHOWN = (("loss", 4, ""), ("motion", 3, " px"), ("photometric", 4, ""))
@@ -109,28 +110,15 @@ class MetricsLog:
                     kept.append(line)
         files.write_text(path, "".join(line + "\n" for line in kept))
 
-    def write(self, pending: list[tuple[int, Any]], clock: DataClock) -> None:
-        """Fetch and append the metrics of some steps; say how long data took.
-
-        Raises:
-            UserError: If a loss is not finite; nothing is saved after it.
-        """
-        if not pending:
+    def write(self, pending: list[tuple[int, Metrics]], clock: DataClock) -> None:
+        """Append the metrics of some steps; say how long data took."""
+        if not (self._writes and pending):
             return
         lines, values = [], {}
         rates = self._learning_rates([step for step, _ in pending])
         for (step, metrics), rate in zip(pending, rates, strict=True):
-            values = {k: float(np.asarray(v)[0]) for k, v in metrics.items()} | rate
-            if not np.isfinite(values["loss"]):
-                raise UserError(
-                    f"{self._name}: the loss is {values['loss']} at step {step}",
-                    "a finite loss",
-                    "lower learning_rate, or look at this dataset's flow; the last good"
-                    f"one is kept in {self._path.parent / 'checkpoints'}",
-                )
+            values = metrics | rate
             lines.append(json.dumps({"step": step, **values}) + "\n")
-        if not self._writes:
-            return
         with self._path.open("a") as file:
             file.writelines(lines)
         timing = clock.to_json()

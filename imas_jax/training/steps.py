@@ -171,8 +171,12 @@ def make_step(
             state.params, state.batch_stats, sample, parallel.device_key(dropout_key)
         )
         grads, metrics = parallel.average((grads, metrics))
+        moved = apply_gradients(state, grads, batch_stats, optimizer, ema)
         metrics["gradient_norm"] = optax.tree.norm(grads)
-        return apply_gradients(state, grads, batch_stats, optimizer, ema), metrics
+        metrics["update_norm"] = optax.tree.norm(
+            optax.tree.sub(moved.params, state.params)
+        )
+        return moved, metrics
 
     return step
 

@@ -56,6 +56,23 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly(tmp_path, caplog):
     assert any("unusable" in record.message for record in caplog.records)
 
 
+def test_a_checkpoint_of_numbers_that_are_not_finite_is_not_restored(
+    tmp_path, monkeypatch
+):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1))
+    with monkeypatch.context() as earlier_versions:
+        earlier_versions.setattr(
+            "imas_jax.training.checkpoints.not_finite", lambda tree: []
+        )
+        checkpoints.save(state_at(2, value=np.nan))
+    assert int(checkpoints.restore(state_at(0)).step) == 1
+    with pytest.raises(UserError, match="not finite"):
+        checkpoints.save(state_at(3, value=np.inf))
+    assert checkpoints.steps() == (1, 2)
+    checkpoints.close()
+
+
 def test_a_run_that_fell_back_can_save_the_damaged_step_again(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):

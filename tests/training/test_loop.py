@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from imas_jax.conventions import Batch
-from imas_jax.errors import Stopped
+from imas_jax.errors import Stopped, UserError
 from imas_jax.training import loop, watching
 from imas_jax.training.state import create_state
 
@@ -50,7 +50,7 @@ def test_a_log_line_and_a_file_say_how_long_data_took(tmp_path, caplog):
     clock, source = loop.DataClock(), batches(0.01)
     for _ in range(3):
         clock.draw(source)
-    metrics = {"loss": jnp.ones(8), "motion": jnp.ones(8)}
+    metrics = {"loss": 1.0, "motion": 1.0}
     with caplog.at_level("INFO"):
         log.write([(5, metrics)], clock)
     told = json.loads((tmp_path / "timing.json").read_text())
@@ -93,15 +93,19 @@ def counted(steps_until_signal=None, number=signal.SIGINT):
     return source
 
 
-def train(folder, source, watcher=watching.NOBODY):
-    """Train a network of one number, which is moved by the batches."""
+def train(folder, source, watcher=watching.NOBODY, spoil=lambda state, metrics: None):
+    """Train a network of one number, which is moved by the batches.
+
+    `spoil` may change what a step returns.
+    """
     variables = {"params": {"w": np.ones(1, np.float32)}, "batch_stats": {}}
     optimizer = optax.sgd(0.1)
 
     def step(state, batch):
         metrics = {"loss": batch.frames.mean(), "motion": batch.frames.mean()}
         moved = jax.tree.map(lambda w: w * 0.5 + batch.frames[0], state.params)
-        return state.replace(step=state.step + 1, params=moved), metrics
+        state = state.replace(step=state.step + 1, params=moved)
+        return spoil(state, metrics) or (state, metrics)
 
     schedule = loop.Schedule(6, 5, 2, lambda step: 0.1 - 0.01 * step)
     state = create_state(variables, optimizer, 0, 0.0)
@@ -129,6 +133,35 @@ def test_a_signal_at_the_last_step_is_heard(tmp_path):
     with pytest.raises(Stopped, match="step 6 of 6"):
         train(tmp_path, counted(steps_until_signal=6))
     assert int(train(tmp_path, counted()).step) == 6
+
+
+def from_step_5(state, value):
+    return jnp.where(state.step >= 5, jnp.nan, value)
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm", "update_norm"])
+def test_a_number_that_is_not_finite_ends_training_before_it_is_saved(tmp_path, name):
+    def spoil(state, metrics):
+        return state, {**metrics, name: from_step_5(state, 1.0)}
+
+    # Step 4 was saved: at the signal's step.
+    with pytest.raises(Stopped):
+        train(tmp_path, counted(steps_until_signal=4))
+    with pytest.raises(UserError, match=f"{name} is nan at step 5") as error:
+        train(tmp_path, counted(), spoil=spoil)
+    assert "the last good one, of step 4, is kept in" in str(error.value)
+    assert int(train(tmp_path, counted()).step) == 6
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    def spoil(state, metrics):
+        params = jax.tree.map(lambda w: from_step_5(state, w), state.params)
+        return state.replace(params=params), metrics
+
+    with pytest.raises(UserError, match="step 5: params/w has 1 not finite") as error:
+        train(tmp_path, counted(), spoil=spoil)
+    assert "no checkpoint was written before" in str(error.value)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
 def test_a_watcher_is_told_what_happens(tmp_path):
