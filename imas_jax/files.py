@@ -96,6 +96,11 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
 
 
+def tells_full(error: Exception) -> bool:
+    """Tell whether a library's own exception quotes the system about a full disk."""
+    return any(os.strerror(number) in str(error) for number in DISK_FULL)
+
+
 def draft_name(path: Path) -> Path:
     """Return the one name under which `path` is written."""
     name = f".partial-{path.name}"

@@ -19,7 +19,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -315,8 +314,7 @@ def _check_room(training_set: TrainingSet, todo: list[int], folder: Path) -> Non
 def _explain(error: Exception, folder: Path, left: int) -> errors.UserError:
     """Turn a failed write into what to do; other errors come back out as they are."""
     # ArrayRecord's writer raises RuntimeError with the system's words.
-    full = any(os.strerror(number) in str(error) for number in files.DISK_FULL)
-    if not full and not isinstance(error, OSError):
+    if not files.tells_full(error) and not isinstance(error, OSError):
         raise error
     return errors.UserError(
         f"writing shards to {folder} failed: {error}",

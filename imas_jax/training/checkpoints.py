@@ -8,7 +8,9 @@ Any process may read at any time: orbax, which would have all of them wait for e
 other even to read, is told that each is alone. The first process writes.
 """
 
+import errno
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from imas_jax import files
 from imas_jax.conventions import Tree
 from imas_jax.errors import UserError
 from imas_jax.training import parallel
@@ -70,15 +73,37 @@ class Checkpoints:
         self._manager.reload()
 
     def _write(self, step: int, tree: Tree) -> None:
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree),
-                digest=ocp.args.JsonSave({"sha256": digest(tree)}),
-            ),
-            force=True,
-        )
-        self._manager.wait_until_finished()
+        """Write, or leave nothing behind.
+
+        Raises:
+            OSError: If the disk is full, with one of `files.DISK_FULL`.
+        """
+        # Asked before: tensorstore tells a full disk in a trace a tensor.
+        needed = sum(leaf.nbytes for leaf in tree.values())
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            said = f"checkpoint {step} takes {needed:,} bytes, {free:,} are free"
+            raise OSError(errno.ENOSPC, said)
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(tree),
+                    digest=ocp.args.JsonSave({"sha256": digest(tree)}),
+                ),
+                force=True,
+            )
+            self._manager.wait_until_finished()
+        except ValueError as error:
+            self._remove_drafts()
+            if not files.tells_full(error):
+                raise
+            raise OSError(errno.ENOSPC, f"checkpoint {step}: {error}") from error
+
+    def _remove_drafts(self) -> None:
+        """Remove what was being written when a run was killed or the disk was full."""
+        for draft in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+            shutil.rmtree(draft)
 
     def restore(self, template: TrainState) -> TrainState | None:
         """Return the newest sound checkpoint, or None if there is none at all.
@@ -125,6 +150,7 @@ class Checkpoints:
         state = self.restore(template) if index == 0 else None
         chosen = parallel.from_first(-1 if state is None else int(state.step))
         if index == 0:
+            self._remove_drafts()
             for step in self.steps():
                 if step > chosen:
                     (self.folder / str(step)).rename(self.folder / f"{DAMAGED}{step}")

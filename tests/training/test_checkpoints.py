@@ -1,3 +1,6 @@
+import errno
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +105,55 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
     checkpoints.save(state_at(1))
     with pytest.raises(UserError, match="no usable checkpoint"):
         checkpoints.restore(state_at(0, width=4))
+    checkpoints.close()
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1))
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    with pytest.raises(OSError, match="100 are free") as error:
+        checkpoints.save(state_at(2))
+    assert error.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    checkpoints.save(state_at(2))
+    assert checkpoints.steps() == (1, 2)
+    checkpoints.close()
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_nothing_behind(
+    tmp_path, monkeypatch
+):
+    """Tensorstore raises ValueError with the system's words in it."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1))
+
+    def fill_up(*_, **__):
+        (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+        said = "[OS error 28: ENOSPC No space left on device]"
+        raise ValueError(f"RESOURCE_EXHAUSTED: Error writing local file: {said}")
+
+    with monkeypatch.context() as full:
+        full.setattr(checkpoints._manager, "save", fill_up)
+        with pytest.raises(OSError, match="No space left") as error:
+            checkpoints.save(state_at(2))
+    assert error.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    checkpoints.save(state_at(2))
+    assert checkpoints.steps() == (1, 2)
+    checkpoints.close()
+
+
+def test_what_a_killed_run_was_writing_is_removed_when_training_goes_on(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(1))
+    draft = tmp_path / "2.orbax-checkpoint-tmp" / "state"
+    draft.mkdir(parents=True)
+    checkpoints.restore(state_at(0))
+    assert draft.is_dir()  # it may be being written by the run it belongs to
+    checkpoints.resume(state_at(0))
+    assert not draft.parent.exists()
     checkpoints.close()
 
 
