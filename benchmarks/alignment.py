@@ -99,7 +99,7 @@ def score(workdir: Path, seconds: dict[Judge, list[float]]) -> Iterator[Scores]:
     """Judge and score every checkpoint of one run."""
     config = read_config(workdir)
     run = Run(config.lock(), protocol.STAGES)
-    clips = inputs.clips(config, config.evaluate.split)
+    clips = inputs.clips(run, config.evaluate.split)
     moving = align.moving_from_frames(run)
     candidates = alignment.list_candidates(config.model.channels, largest=2)
     opened = tune.predictors(config, workdir)

@@ -25,9 +25,10 @@ from ml_collections import config_flags
 
 from imas_jax.conventions import Batch
 from imas_jax.data import builders, clips, pipeline, training_set
+from imas_jax.data.found import Clips
 from imas_jax.flow import files
 from imas_jax.stages import flow as flow_stage
-from imas_jax.stages import inputs, settle
+from imas_jax.stages import settle
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/davis.py")
 CORES = flags.DEFINE_integer("cores", 2, "CPU cores to use; 0 is all")
@@ -69,7 +70,7 @@ def open_set(folder: Path):
     config = CONFIG.value
     if config.data.root:
         config = settle.settle(config).copy_and_resolve_references().unlock()
-        found = inputs.training_clips(config)
+        found = Clips().for_training(config)
         flow = flow_stage.flow_folder(config, Path(config.workdir) / "flow")
         return config, training_set.find(config, found, flow)
     config.data.update({"root": str(folder / "frames"), "layout": "folders"})

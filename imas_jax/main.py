@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
         )
     # Here and not above: jax need not be loaded to print help or refuse a typo.
     from imas_jax import protocol
+    from imas_jax.data.found import Clips
     from imas_jax.runs import lock, restoring, run
     from imas_jax.stages import checks, fields, inputs, settle
     from imas_jax.training import compiled, together
@@ -43,9 +44,10 @@ def main(argv: Sequence[str]) -> None:
     fields.check(config, protocol.names())
     compiled.keep()
     with together.joined(config.distributed), lock.hold(run.workdir_of(config)):
-        config = settle.settle(inputs.locate(restoring.adopt_network(config)))
+        config, clips = inputs.locate(restoring.adopt_network(config)), Clips()
+        config = settle.settle(config, clips)
         checks.check(config, goal := protocol.goal(config))
-        run.Run(config, (*protocol.STAGES, *protocol.TOOLS)).make(goal)
+        run.Run(config, (*protocol.STAGES, *protocol.TOOLS), clips).make(goal)
 
 
 def entry() -> None:

@@ -25,7 +25,7 @@ from imas_jax.training import parallel
 def _flow(run: Run) -> Output:
     values = flow.run(
         run.config,
-        run.clips.for_training(run.config),
+        inputs.training_clips(run),
         run.workdir / "flow",
         parallel.process(),
         parallel.wait_for_all,
@@ -37,13 +37,14 @@ def _flow_intact(run: Run) -> bool:
     wanted = run.config.flow
     if wanted.export and run.values("flow").get("exported") != wanted.export:
         return False
-    clips = run.clips.for_training(run.config)
+    clips = inputs.training_clips(run)
     return flow.is_intact(inputs.flow(run), clips, wanted.gaps)
 
 
 def _prepare(run: Run) -> Output:
     values = prepare.run(
         run.config,
+        inputs.training_clips(run),
         inputs.flow(run),
         run.workdir / "prepare",
         parallel.process(),
@@ -66,6 +67,13 @@ def _refine(run: Run) -> Output:
     return refine.work(run, watch.watcher(run, "refine"))
 
 
+_FLOW = tuple(
+    f"flow.{name}"
+    for name in (
+        *("estimator", "source", "weights", "iterations", "precision"),
+        *("correlation", "size", "root", "export"),
+    )
+)
 # Background is subtracted where flow is read, not where it is computed.
 _TRAINING = (
     *("augment", "model", "loss", "discover", "precision", "seed"),
@@ -74,7 +82,8 @@ _TRAINING = (
 # How masks leave the network; what is done with them afterwards decides later stages.
 _SOFT_MASKS = ("predict.short_side", "predict.flip")
 
-_CLIPS = {"clips": facts.clips}
+# What watches training draws and scores as the stages after it do.
+_WATCHED = ("watch", "predict", "evaluate.split")
 
 STAGES = (
     Stage(
@@ -83,6 +92,7 @@ STAGES = (
         ("flow.gaps",),
         _flow,
         {"clips trained on": facts.training_clips, "flow": facts.flow_settings},
+        reads=("data", *_FLOW),
         shared=True,
         in_place=True,
         intact=_flow_intact,
@@ -95,6 +105,7 @@ STAGES = (
         ("flow",),
         (),
         _prepare,
+        reads=("flow.background",),
         shared=True,
         in_place=True,
         intact=_prepare_intact,
@@ -105,6 +116,7 @@ STAGES = (
         _TRAINING,
         _discover,
         {"model.weights": facts.weights, "discover.init": facts.start_of("discover")},
+        reads=_WATCHED,
         shared=True,
         also=lambda run: ("motion",) * (run.config.discover.evidence_weight > 0),
     ),
@@ -114,6 +126,7 @@ STAGES = (
         ("align.score", "align.judged", "align.largest", *_SOFT_MASKS),
         align.work,
         {"align.features": facts.judge},
+        reads=("align", "predict.batch_size"),
     ),
     Stage(
         "refine",
@@ -126,7 +139,13 @@ STAGES = (
         },
         shared=True,
     ),
-    Stage("predict", ("refine", "align"), ("predict", "crf"), predict.work, _CLIPS),
+    Stage(
+        "predict",
+        ("refine", "align"),
+        ("predict", "crf"),
+        predict.work,
+        {"clips": facts.clips},
+    ),
     Stage(
         "evaluate",
         ("predict",),
@@ -141,17 +160,17 @@ LAST = STAGES[-1].name
 
 EVERYTHING = (
     *("data", "flow", "motion", *_TRAINING, "align", "target", "crf", "refine"),
-    *("predict", "evaluate"),
-    "ablate",
+    *("predict", "evaluate", "report", "watch", "ablate"),
 )
+_RANKED = ("data", "flow", "align", "predict", "model", "precision")
 
 # Not part of the protocol: run by name, anew each time.
 TOOLS = (
-    Stage("tune", (), ("data", "flow", "align", "predict"), tune.work, repeat=True),
+    Stage("tune", (), (*_RANKED, "discover", "refine"), tune.work, repeat=True),
     Stage("score", (), ("data", "flow", "evaluate"), score.work, repeat=True),
     Stage("ablate", (), EVERYTHING, ablate.work, shared=True, repeat=True),
     Stage("each", (), EVERYTHING, each.work, shared=True, repeat=True),
-    Stage("evidence", (), ("flow", "seed"), evidence.work, repeat=True),
+    Stage("evidence", (), ("flow", "seed", "evidence"), evidence.work, repeat=True),
 )
 
 

@@ -56,7 +56,6 @@ def check_counts(
 def check_listing(
     listing: layouts.Listing,
     pool: concurrent.futures.Executor,
-    decode: bool,
     partial: bool,
     fewest: int,
     problems: errors.ProblemList,
@@ -67,7 +66,6 @@ def check_listing(
     Args:
         listing: The clip's files, some of which may be missing.
         pool: Where files are read.
-        decode: Decode pixels too.
         partial: Missing frames are no problem, only worth a note.
         fewest: Frames a clip must have.
         problems: Gets what must be repaired.
@@ -85,7 +83,7 @@ def check_listing(
     if len(present) < fewest:
         why = "motion needs two: " if fewest > 1 else ""
         problems.add(listing.name, f"{len(present)} frame(s); {why}remove the clip")
-    headers = list(pool.map(lambda p: images.inspect(p, decode), present))
+    headers = list(pool.map(images.inspect, present))
     sizes = [x.size for x in headers if not x.problem]
     usual = max(sorted(set(sizes)), key=sizes.count) if sizes else (0, 0)
     for path, header in zip(present, headers, strict=True):

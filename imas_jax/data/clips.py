@@ -137,7 +137,7 @@ class Pair:
 
 
 def find_clips(
-    data: ConfigDict, split: str | None = None, decode: bool = False, fewest: int = 2
+    data: ConfigDict, split: str | None = None, fewest: int = 2
 ) -> tuple[Clip, ...]:
     """Find and check every clip of a split.
 
@@ -145,7 +145,6 @@ def find_clips(
         data: `config.data`.
         split: Image set; None takes `data.split`, "" every sequence. Layouts without
             image sets ignore it.
-        decode: Decode every image too: finds damage inside files, 5 ms a 480p frame.
         fewest: Frames a clip must have: motion needs two. (Video files always do.)
 
     Raises:
@@ -163,7 +162,7 @@ def find_clips(
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for listing in listings:
             size = clip_checks.check_listing(
-                listing, pool, decode, data.partial, fewest, problems, notes
+                listing, pool, data.partial, fewest, problems, notes
             )
             present = [p for p in listing.paths if p.is_file()]
             frames = tuple(Frame(p.stem, p, i) for i, p in enumerate(present))

@@ -6,7 +6,7 @@ import json
 from ml_collections import ConfigDict
 
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import shots
+from imas_jax.data import layouts, shots
 
 # Fields by which clips are found; `data.size` only resizes what they return.
 _FIELDS = ("root", "layout", "resolution", "sequences", "partial")
@@ -31,7 +31,7 @@ class Clips:
         Raises:
             UserError: One report of everything wrong, by file.
         """
-        split = data.split if split is None else split
+        split = layouts.image_set(data, data.split if split is None else split)
         key = json.dumps([split, *(data[field] for field in _FIELDS)])
         if key not in self._found:
             self._found[key] = clips_lib.find_clips(data, split)

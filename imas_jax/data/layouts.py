@@ -64,6 +64,12 @@ def list_clips(data: ConfigDict, split: str) -> list[Listing]:
     return select(listings, data.sequences)
 
 
+def image_set(data: ConfigDict, split: str) -> str:
+    """Return the image set that is listed: "" in a layout whose clips are one set."""
+    dataset = datasets.DATASETS.get(resolve(data))
+    return split if dataset is not None and (dataset.splits or dataset.lists) else ""
+
+
 def resolve(data: ConfigDict) -> str:
     """Return `data.layout`, with "auto" decided by what the root looks like.
 

@@ -7,6 +7,7 @@ or inputs have changed since is refused, with the differences named, unless
 nothing is ever removed.
 """
 
+import copy
 import dataclasses
 import datetime
 import json
@@ -23,7 +24,7 @@ from imas_jax import files
 from imas_jax.data.found import Clips
 from imas_jax.errors import UserError, bullet
 from imas_jax.progress import duration
-from imas_jax.runs import lock, records, restoring
+from imas_jax.runs import lock, records, restoring, view
 from imas_jax.training import parallel
 
 # Fields that change how a stage works but not what it makes, and those that only name
@@ -62,9 +63,12 @@ class Stage:
         needs: Stages whose results it reads, all of them earlier.
         sections: Config sections, or single fields, that decide its result, beyond
             those of `needs`.
-        work: Does it; restartable at any moment.
+        work: Does it; restartable at any moment. The run it is given has a config of
+            what this stage and its `needs` declare, in `sections` and `reads`.
         facts: What else decides its result, by name: plain values that tell contents
             (clips, files of weights), or None where that cannot be told any more.
+        reads: Sections and fields that it reads besides, which change nothing of its
+            result or are told by a fact.
         shared: Whether every process takes part; else the first works for all.
         repeat: Whether it is done anew each time, finished or not.
         in_place: Whether its files name their own content, so that what is stale need
@@ -81,6 +85,7 @@ class Stage:
     facts: Mapping[str, Callable[["Run"], Any]] = dataclasses.field(
         default_factory=dict
     )
+    reads: tuple[str, ...] = ()
     shared: bool = False
     repeat: bool = False
     in_place: bool = False
@@ -171,7 +176,7 @@ class Run:
         """
         sections: set[str] = set()
         facts: dict[str, Any] = {}
-        for one in self._with_needs(stage):
+        for one in self._with_needs(stage, self.brought_in):
             sections |= set(one.sections)
             for name, tell in one.facts.items():
                 if name not in self._facts:
@@ -184,15 +189,28 @@ class Run:
         }
         return json.loads(json.dumps(fields | facts))
 
-    def _with_needs(self, stage: Stage) -> list[Stage]:
-        """Return a stage and all it needs that are made here."""
+    def _with_needs(
+        self, stage: Stage, but: Callable[[str], bool] = lambda name: False
+    ) -> list[Stage]:
+        """Return a stage and all it needs, but for some and what only those need."""
         found, todo = {stage.name: stage}, [stage]
         while todo:
             for name in self.needs(todo.pop()):
-                if name not in found and not self.brought_in(name):
+                if name not in found and not but(name):
                     found[name] = self.stages[name]
                     todo.append(found[name])
         return list(found.values())
+
+    def _as_seen_by(self, stage: Stage) -> "Run":
+        """Return this run with a config of nothing but what a stage declares."""
+        declared = {
+            field
+            for one in self._with_needs(stage)
+            for field in (*one.sections, *one.reads)
+        }
+        seen = copy.copy(self)
+        seen.config = view.narrow(self.config, declared)
+        return seen
 
     def _make(self, name: str) -> None:
         stage = self.stages[name]
@@ -237,7 +255,7 @@ class Run:
         records.write_json(folder / "config.json", about)
         start = time.monotonic()
         try:
-            output = stage.work(self)
+            output = stage.work(self._as_seen_by(stage))
         except OSError as error:
             if error.errno not in files.DISK_FULL:
                 raise

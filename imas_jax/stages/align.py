@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 def work(run: Run) -> Output:
     """Choose the object's channels."""
-    clips = inputs.training_clips(run.config)
+    clips = inputs.training_clips(run)
     folder = run.workdir / "align" / SOFT
     write_soft_masks(run, folder, clips)
     choice = choose(run, folder, clips)

@@ -51,7 +51,7 @@ class Scored:
 def work(run: Run) -> Output:
     """Score every annotated clip and write tables."""
     data = run.config.data
-    scored = annotated_clips(run.config)
+    scored = annotated_clips(run)
     if not scored:
         logging.info("evaluate: no annotations at %s, nothing to score", data.root)
         return Output("unannotated", {"annotated": False})
@@ -84,7 +84,7 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
     Returns:
         What scores a network as it is, or None without annotations.
     """
-    scored = annotated_clips(run.config)
+    scored = annotated_clips(run)
     if not scored:
         logging.info("watch.jaccard_every: no annotations, so no J is logged")
         return None
@@ -120,7 +120,7 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
 def annotated(run: Run) -> list[str]:
     """Tell which frames are annotated, by content: masks aside, this decides scores."""
     found = []
-    for one in annotated_clips(run.config):
+    for one in annotated_clips(run):
         lengths = [
             [path.stat().st_size for path in one.truth[t].paths]
             for t in sorted(one.truth)
@@ -154,10 +154,11 @@ def read_entries(run: Run) -> tuple[protocol.Entry, ...]:
     )
 
 
-def annotated_clips(config: ConfigDict) -> list[Scored]:
+def annotated_clips(run: Run) -> list[Scored]:
     """Return the clips of `evaluate.split` that were predicted and are annotated."""
-    predicted = {clip.name for clip in inputs.clips(config)}
-    wanted = {clip.name: clip for clip in inputs.clips(config, config.evaluate.split)}
+    config = run.config
+    predicted = {clip.name for clip in inputs.clips(run)}
+    wanted = {clip.name: clip for clip in inputs.clips(run, config.evaluate.split)}
     found = []
     for name, clip in wanted.items():
         truth = annotations.annotated_frames(config.data, clip)
@@ -168,7 +169,7 @@ def annotated_clips(config: ConfigDict) -> list[Scored]:
 
 def wants_flow(run: Run) -> bool:
     """Tell whether scores or pictures of flow are due: not where a network is used."""
-    return not run.brought_in("refine") or bool(annotated_clips(run.config))
+    return not run.brought_in("refine") or bool(annotated_clips(run))
 
 
 def _is_thinned(run: Run, clip: Clip) -> bool:

@@ -17,19 +17,19 @@ from imas_jax.flow import estimators
 from imas_jax.flow import evidence as evidences
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, features
+from imas_jax.stages import align, features, inputs
 
 Facts = Mapping[str, Callable[[Run], Any]]
 
 
 def clips(run: Run) -> list[str]:
     """Tell the clips that get masks."""
-    return [clip.contents() for clip in run.clips.find(run.config.data)]
+    return [clip.contents() for clip in inputs.clips(run)]
 
 
 def training_clips(run: Run) -> list[str]:
     """Tell the clips, or what is taken of them, that flow and training see."""
-    return [clip.contents() for clip in run.clips.for_training(run.config)]
+    return [clip.contents() for clip in inputs.training_clips(run)]
 
 
 def flow_settings(run: Run) -> str | None:

@@ -49,7 +49,7 @@ def fit(
         wanted: Stage-2 targets, or the motion evidence that guides stage 1.
     """
     training_set = training_sets.find(
-        run.config, inputs.training_clips(run.config), inputs.flow(run)
+        run.config, inputs.training_clips(run), inputs.flow(run)
     )
     config = with_fitting_crop(run.config, training_set.size)
     rate = config[stage]

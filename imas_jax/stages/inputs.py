@@ -35,14 +35,14 @@ def locate(config: ConfigDict) -> ConfigDict:
     return located.lock()
 
 
-def clips(config: ConfigDict, split: str | None = None) -> tuple[clips_lib.Clip, ...]:
-    """Find and check the run's clips."""
-    return clips_lib.find_clips(config.data, split)
+def clips(run: Run, split: str | None = None) -> tuple[clips_lib.Clip, ...]:
+    """Return the run's clips, checked; they are found once."""
+    return run.clips.find(run.config.data, split)
 
 
-def training_clips(config: ConfigDict) -> tuple[clips_lib.Clip, ...]:
-    """Find the run's clips as flow and training see them: with cuts, not too long."""
-    return shots.for_training(clips(config), config)
+def training_clips(run: Run) -> tuple[clips_lib.Clip, ...]:
+    """Return the run's clips as flow and training see them: with cuts, not too long."""
+    return run.clips.for_training(run.config)
 
 
 def trained(config: ConfigDict, clip: clips_lib.Clip) -> clips_lib.Clip:

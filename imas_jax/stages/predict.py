@@ -26,7 +26,7 @@ SOFT, MASKS, SOFT_PICTURES = "soft", "masks", "soft_masks"
 
 def work(run: Run) -> Output:
     """Predict all clips with the final network and write their masks."""
-    clips, start = inputs.clips(run.config), time.monotonic()
+    clips, start = inputs.clips(run), time.monotonic()
     folder = run.workdir / "predict"
     refined = run.config.refine.steps > 0
     stage = "refine" if refined else "discover"

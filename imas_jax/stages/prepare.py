@@ -14,13 +14,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax.data import clips as clips_lib
-from imas_jax.data import pipeline, shots
+from imas_jax.data import pipeline
 from imas_jax.data import training_set as training_set_lib
 from imas_jax.flow import files
 
 
 def run(
     config: ConfigDict,
+    clips: Sequence[clips_lib.Clip],
     flow: files.FlowFolder,
     folder: Path,
     process: tuple[int, int] = (0, 1),
@@ -29,7 +30,8 @@ def run(
     """Check the training set and write its shards if `data.source` wants them.
 
     Args:
-        config: The whole config; `data` and `flow` matter.
+        config: `data.source`, `flow.gaps` and `flow.background` matter.
+        clips: What is trained on.
         flow: Where the flow stage wrote.
         folder: Of this stage; shards go to a subfolder.
         process: (index, count) of this process.
@@ -42,8 +44,7 @@ def run(
     Raises:
         UserError: One report of everything wrong with frames or flow; or a full disk.
     """
-    found = clips_lib.find_clips(config.data, decode=True)
-    clips = shots.for_training(found, config)
+    clips_lib.check_pixels(clips)
     training_set = training_set_lib.find(config, clips, flow)
     training_set_lib.check_flows(training_set)
     summary = summarise(training_set, config.data.source)

@@ -30,7 +30,7 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
         identity = checkpoints.digest(checkpoints.as_tree(state))
         return Output(identity, {"steps": 0, "last": {}, "targets": {}})
     folder = run.workdir / "refine" / TARGETS
-    clips = inputs.training_clips(run.config)
+    clips = inputs.training_clips(run)
     _check_aligned(run, clips)
     source = {
         "align": run.result("align")["identity"],

@@ -31,7 +31,7 @@ SMOOTHED = 25  # steps that a training curve is averaged over
 def work(run: Run) -> Output:
     """Draw the report, a contact sheet and an overlay video of every clip."""
     folder = run.workdir / "report"
-    clips = inputs.clips(run.config)
+    clips = inputs.clips(run)
     for clip in clips:
         _write_pictures(run, folder, clip)
     _write_overview(folder, clips[:OVERVIEW])

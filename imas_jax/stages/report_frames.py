@@ -48,9 +48,7 @@ class Views:
             score.name: dict(zip(score.frames, score.jaccard, strict=True))
             for score in (aligned[-1].scores if aligned else ())
         }
-        self._scored = {
-            one.clip.name: one for one in evaluate.annotated_clips(run.config)
-        }
+        self._scored = {one.clip.name: one for one in evaluate.annotated_clips(run)}
         self._trained: dict[str, Clip] = {}
         self._explainer = explain.explainer(run) if self._flow else None
 

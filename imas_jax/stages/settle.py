@@ -21,9 +21,9 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from imas_jax.data.clips import Clip
+from imas_jax.data.found import Clips
 from imas_jax.flow import estimators, motion
 from imas_jax.runs import restoring
-from imas_jax.stages import inputs
 
 OPEN = (-1, -1.0, "auto")
 FIELDS = (
@@ -72,8 +72,12 @@ SAMPLES = 8  # places in all clips together where motion is measured
 FASTEST = 99  # percentile of pixels: a small object moves too
 
 
-def settle(config: ConfigDict) -> ConfigDict:
+def settle(config: ConfigDict, found: Clips | None = None) -> ConfigDict:
     """Return the config with nothing open; every choice is logged with its reason.
+
+    Args:
+        config: The whole config.
+        found: Gets the clips that are looked at, for the run that follows.
 
     Raises:
         UserError: If the clips cannot be found or read.
@@ -81,7 +85,7 @@ def settle(config: ConfigDict) -> ConfigDict:
     wanted = open_fields(config)
     if not wanted or config.stage == "each":  # which settles clip by clip
         return config
-    clips = inputs.clips(config)
+    clips = (found or Clips()).find(config.data)
     counts = tuple(len(clip.frames) for clip in clips)
     for clip in clips:
         if len(clip.frames) < SHORT:
@@ -100,12 +104,12 @@ def settle(config: ConfigDict) -> ConfigDict:
             len(clips),
         )
     facts = Facts(counts, sizes, moves, trains)
-    found = choose(config, facts)
-    told = [c for c in found if trains or c.field == "data.size"]
+    chosen = choose(config, facts)
+    told = [c for c in chosen if trains or c.field == "data.size"]
     for reason, group in itertools.groupby(told, key=lambda choice: choice.reason):
         values = ", ".join(f"{choice.field} = {choice.value}" for choice in group)
         logging.info("%s (%s)", values, reason)
-    return apply(config, found)
+    return apply(config, chosen)
 
 
 def outline(config: ConfigDict, clips: Sequence[Clip]) -> ConfigDict:

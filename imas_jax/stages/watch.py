@@ -103,7 +103,7 @@ class StageWatcher:
 def draw(run: Run, predictor: Predictor) -> dict[str, np.ndarray]:
     """Draw frame, channels and flow of the middle of the first clips, side by side."""
     pictures = {}
-    for clip in inputs.training_clips(run.config)[:CLIPS]:
+    for clip in inputs.training_clips(run)[:CLIPS]:
         t = len(clip.frames) // 2
         image = clip.read(t)
         (soft,) = predictor([image])

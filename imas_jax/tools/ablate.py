@@ -47,9 +47,10 @@ def work(run: Run) -> Output:
     )
     seeds = tuple(run.config.ablate.seeds)
     _check(run.config, rows, seeds)
+    _check_annotated(run)
     parts: tuple[str, ...] = ("",)
     if run.config.ablate.alone:
-        scored = evaluate.annotated_clips(run.config)
+        scored = evaluate.annotated_clips(run)
         parts = tuple(one.clip.name for one in scored)
     groups = ablations.distinct(rows)
     results: Results = {}
@@ -160,7 +161,12 @@ def _check(config: ConfigDict, rows: Sequence[Ablation], seeds: Sequence[int]) -
         "a config that every row can use (the semantic constraint wants align.weights)",
         "; or ".join(dict.fromkeys(fixes)),
     )
-    if not evaluate.annotated_clips(config):
+
+
+def _check_annotated(run: Run) -> None:
+    """Refuse rows that nothing can be scored against."""
+    config = run.config
+    if not evaluate.annotated_clips(run):
         raise UserError(
             f"no sequence of split {config.evaluate.split!r} at {config.data.root} is "
             "annotated",
@@ -175,7 +181,7 @@ def _make(
     """Finish one run; return the motion baseline and what the run scored."""
     for row in group:  # every name leads to the run
         config = row_config(run.config, row, seed, sequence)
-        one = Run(config, tuple(run.stages.values()))
+        one = Run(config, tuple(run.stages.values()), run.clips)
         if parallel.process()[0] == 0:
             _share(one, run.workdir / "stages")
         parallel.wait_for_all()

@@ -45,7 +45,7 @@ def work(run: Run) -> Output:
             "leave --config.restore out, or --config.stage=each for one network that "
             "predicts all clips",
         )
-    clips = inputs.clips(run.config)
+    clips = inputs.clips(run)
     _check(run.config, clips)
     scores: dict[str, Sequence[Entry]] = {}
     for number, clip in enumerate(clips, start=1):

@@ -30,7 +30,7 @@ def work(run: Run) -> Output:
     """Score every folder, print the tables and store them."""
     config = run.config
     found = folder_lists.paths(config.evaluate.masks, "evaluate.masks")
-    scored = _annotated(config)
+    scored = _annotated(run)
     opened = _open(config, found, scored)
     names = folder_lists.short_names(found)
     entries: list[Entry] = []
@@ -100,9 +100,9 @@ def _tell(
     return Output(digest(values), values)
 
 
-def _annotated(config: ConfigDict) -> list[Scored]:
+def _annotated(run: Run) -> list[Scored]:
     """Find what can be scored, and whether its ground truth is sound."""
-    scored = evaluate.annotated_clips(config)
+    config, scored = run.config, evaluate.annotated_clips(run)
     if not scored:
         raise UserError(
             f"no sequence of split {config.evaluate.split!r} at {config.data.root} is "
@@ -153,7 +153,7 @@ def _rule(masks: MaskFolder) -> str:
 
 def _baseline(run: Run, scored: Sequence[Scored]) -> Entry:
     """Compute the flow that is missing; what is there from before is taken."""
-    clips = inputs.clips(run.config)
+    clips = inputs.clips(run)
     names = {one.clip.name for one in scored}
     clips = tuple(clip for clip in clips if clip.name in names)
     flow.run(run.config, clips, run.workdir / "flow")

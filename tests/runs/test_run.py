@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError
+from imas_jax.runs import records
 from imas_jax.runs.records import differences
 from imas_jax.runs.run import Output, Run, Stage
 
@@ -279,3 +280,31 @@ def test_a_full_disk_in_any_stage_is_told_without_a_trace(config):
 
     with pytest.raises(PermissionError):
         Run(config, (Stage("align", (), ("first",), forbidden),)).make("align")
+
+
+@pytest.mark.parametrize(
+    "read", [lambda c: c.second.y, lambda c: c.first.pair, lambda c: c["target"]]
+)
+def test_a_stage_cannot_read_what_it_does_not_declare(config, read):
+    stages = (Stage("predict", (), ("first.x",), lambda run: read(run.config)),)
+    with pytest.raises((AttributeError, KeyError), match="not declared by the stage"):
+        Run(config, stages).make("predict")
+
+
+def test_a_stage_reads_what_it_and_its_needs_declare(config):
+    def work(run):
+        fields = records.flatten(run.config)
+        whole = run.config.copy_and_resolve_references()
+        return Output("x", {"fields": sorted(fields), "x": whole.first.x})
+
+    stages = (
+        Stage("discover", (), ("first.x",), work, reads=("target",)),
+        Stage("predict", ("discover",), ("second",), work),
+    )
+    run = Run(config.lock(), stages)
+    run.make("predict")
+    of_the_run = {"overwrite", "restore", "restore_until", "stage", "workdir"}
+    seen = {name: set(run.values(name)["fields"]) for name in ("discover", "predict")}
+    assert seen["discover"] == {"first.x", "target.workers"} | of_the_run
+    assert seen["predict"] == seen["discover"] | {"second.y"}
+    assert run.result("discover")["config"] == {"first.x": 1}

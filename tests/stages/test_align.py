@@ -30,7 +30,7 @@ def choose(root, **fields):
     config.align.update(fields)
     config.lock()
     run = Run(config, protocol.STAGES)
-    return align.choose(run, root / "soft", inputs.clips(config))
+    return align.choose(run, root / "soft", inputs.clips(run))
 
 
 @pytest.mark.parametrize("judged", ["first", "all"])

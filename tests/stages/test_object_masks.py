@@ -22,7 +22,7 @@ def clip_run(tmp_path_factory):
     labels = np.where(truth, 2, 0)
     labels[4] = 0
     soft = (np.eye(3)[labels] * 0.7 + 0.1)[:, 2::4, 2::4].astype(np.float16)
-    return run, inputs.clips(config)[0], soft, truth
+    return run, inputs.clips(run)[0], soft, truth
 
 
 def test_off_is_the_sum_over_the_objects_channels(clip_run):

@@ -4,13 +4,13 @@ import pair_writer
 import pytest
 
 from imas_jax import errors
-from imas_jax.data import pipeline
+from imas_jax.data import clips, pipeline
 from imas_jax.stages import prepare
 
 
 def test_a_memory_set_is_checked_and_counted_and_nothing_is_written(tmp_path):
     config, found = pair_writer.write_training_set(tmp_path)
-    result = prepare.run(config, found.flow, tmp_path / "prepare")
+    result = prepare.run(config, found.clips, found.flow, tmp_path / "prepare")
     assert (result["clips"], result["frames"], result["pairs"]) == (2, 9, 7)
     assert result["frames_of_clip"] == {"cat": 4, "dog": 5}
     assert result["size"] == [48, 64]
@@ -24,10 +24,12 @@ def test_shards_are_written_once_and_training_finds_them(tmp_path):
     config, found = pair_writer.write_training_set(tmp_path, source="tfrecord")
     arrived = []
     folder = tmp_path / "prepare"
-    first = prepare.run(config, found.flow, folder, wait=lambda: arrived.append(1))
+    first = prepare.run(
+        config, found.clips, found.flow, folder, wait=lambda: arrived.append(1)
+    )
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.array_record-*")}
     assert len(before) == 2
-    again = prepare.run(config, found.flow, folder)
+    again = prepare.run(config, found.clips, found.flow, folder)
     assert first == again
     after = {p: p.stat().st_mtime_ns for p in folder.rglob("*.array_record-*")}
     assert before == after
@@ -43,7 +45,7 @@ def test_damage_inside_a_frame_is_found_before_training(tmp_path):
     data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
     path.write_bytes(bytes(data))
     with pytest.raises(errors.UserError, match=r"00002\.png"):
-        prepare.run(config, found.flow, tmp_path / "prepare")
+        prepare.run(config, found.clips, found.flow, tmp_path / "prepare")
 
 
 def test_missing_flow_is_told_with_the_stage_to_run(tmp_path):
@@ -51,12 +53,12 @@ def test_missing_flow_is_told_with_the_stage_to_run(tmp_path):
     for t in (0, 1):
         found.flow.path("cat", t, "forward").unlink()
     with pytest.raises(errors.UserError, match=r"(?s)2 problem.*00000_.*00001_") as e:
-        prepare.run(config, found.flow, tmp_path / "prepare")
+        prepare.run(config, found.clips, found.flow, tmp_path / "prepare")
     assert "--config.stage=flow" in e.value.fix
 
 
 def test_one_report_names_every_defect_of_a_bad_dataset(tmp_path):
-    config, found = pair_writer.write_training_set(
+    config, _ = pair_writer.write_training_set(
         tmp_path, {f"clip{n}": 4 for n in range(8)}
     )
     frames = tmp_path / "frames"
@@ -70,7 +72,7 @@ def test_one_report_names_every_defect_of_a_bad_dataset(tmp_path):
     for path in (frames / "clip6").glob("0000[123].png"):
         path.unlink()
     with pytest.raises(errors.UserError) as caught:
-        prepare.run(config, found.flow, tmp_path / "prepare")
+        clips.find_clips(config.data)
     told = [x for x in caught.value.found.splitlines() if x.startswith("    - ")]
     assert [n for n in range(8) if any(f"clip{n}" in x for x in told)] == list(range(7))
     assert len(told) == 7

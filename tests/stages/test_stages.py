@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import tiny_config, write_clip
 
 from imas_jax import protocol
+from imas_jax.data import clips
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 
@@ -29,8 +30,19 @@ def finished(tmp_path_factory):
         cv2.imwrite(str(root / "clip" / f"{t:05d}.png"), bright)
     config = tiny_config(root / "clip", root / "run")
     config.data.frames = 18  # two runs of nine
-    Run(config.lock(), protocol.STAGES).make(protocol.LAST)
+    looked = []
+    with pytest.MonkeyPatch.context() as patch:
+        find = clips.find_clips
+        patch.setattr(
+            clips, "find_clips", lambda *how: looked.append(how) or find(*how)
+        )
+        Run(config.lock(), protocol.STAGES).make(protocol.LAST)
+    (root / "looked").write_text(str([split for _, split in looked]))
     return root
+
+
+def test_clips_are_found_once_a_run(finished):
+    assert (finished / "looked").read_text() == "['']"
 
 
 def test_no_pair_crosses_a_cut_or_frames_left_out(finished):

@@ -43,7 +43,10 @@ class Fake:
     def stages(self):
         return tuple(
             dataclasses.replace(
-                stage, work=self.work_of(stage), intact=lambda run: True
+                stage,
+                work=self.work_of(stage),
+                intact=lambda run: True,
+                reads=protocol.EVERYTHING,
             )
             if stage in protocol.STAGES
             else stage
