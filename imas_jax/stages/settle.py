@@ -219,7 +219,7 @@ def apply(config: ConfigDict, choices: tuple[Choice, ...]) -> ConfigDict:
 def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     yield _size(facts)
     yield _frames(facts)
-    if facts.motion or not facts.trains:  # else gaps are set, and nothing is measured
+    if _is_open(config.flow.gaps):  # else no motion was measured
         yield _gaps(facts)
     weights = config.model.weights
     network = GIVEN if weights else SCRATCH
