@@ -81,3 +81,20 @@ with lock.hold(Path(sys.argv[1])):
     assert done.returncode == -signal.SIGKILL
     with lock.hold(tmp_path):
         pass
+
+
+def test_the_command_says_so_before_it_reads_or_renders_anything(holder, tmp_path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "imas_jax.main", "--config=configs/demo.py"]
+    done = subprocess.run(
+        [*command, f"--config.workdir={tmp_path / 'run'}"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"in use by process {holder.pid}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [lock.NAME]
