@@ -95,6 +95,7 @@ def test_rows_that_agree_so_far_share_the_work(root, tmp_path):
     counts = {name: sum(n == name for n, _ in fake.worked) for name, _ in fake.worked}
     assert counts == {
         "flow": 1,  # no row and no seed changes it
+        "motion": 1,
         "prepare": 1,
         "discover": 4,  # with and without feature merging, two seeds
         "align": 4,
