@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -199,6 +199,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     numba keeps machine code beside the source or, where that is read-only, in the
     user's cache folder (NUMBA_CACHE_DIR moves it); with neither, it refuses to cache.
+    Tests that check types wrap functions but those marked `no_type_check`, and numba
+    compiles no wrapper.
     """
     # Without Python's check for division by 0, loops vectorise.
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -209,6 +211,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
+@no_type_check
 def _add_filtered(vertices, weights, neighbours, steps, values, total):
     """Splat `values`, blur along every axis, slice; added to `total`."""
     m = neighbours.shape[1]
@@ -230,6 +233,7 @@ def _add_filtered(vertices, weights, neighbours, steps, values, total):
 
 
 @_compiled
+@no_type_check
 def _embed(colours, width, reach, scale, low, steps):
     """Find every pixel's simplex and weights, number the vertices, link neighbours."""
     n, corners = len(colours), len(steps)
@@ -263,6 +267,7 @@ def _embed(colours, width, reach, scale, low, steps):
 
 
 @_compiled
+@no_type_check
 def _elevate(colours, width, reach, scale, start, count, height):
     """Bring a block of pixels onto the plane the lattice lies in (Adams, p. 5)."""
     total, feature = np.zeros(count, np.float32), np.empty(count, np.float32)
@@ -285,6 +290,7 @@ def _elevate(colours, width, reach, scale, start, count, height):
 
 
 @_compiled
+@no_type_check
 def _find_simplex(height, low, steps, count, keys, weights):
     """Write the keys of a block's vertices, `(d + 1, count)`, and pixels' weights.
 
@@ -329,6 +335,7 @@ def _find_simplex(height, low, steps, count, keys, weights):
 
 
 @_compiled
+@no_type_check
 def _write_corners(rank, rest, base, steps, count, keys, weights):
     """Turn ranks and what is left of the coordinates into keys and weights.
 
@@ -354,6 +361,7 @@ def _write_corners(rank, rest, base, steps, count, keys, weights):
 
 
 @_compiled
+@no_type_check
 def _link(table, numbered, steps):
     """Find the two neighbours of every vertex along every axis."""
     m = len(numbered)
@@ -370,12 +378,14 @@ def _link(table, numbered, steps):
 
 
 @_compiled
+@no_type_check
 def _empty_table(slots):
     """Make a hash table of (key, vertex) rows, -1 where empty; `slots` is 2^n."""
     return np.full((slots, 2), -1, np.int64)
 
 
 @_compiled
+@no_type_check
 def _find(table, key):
     """Return the row that holds a key, or the empty one where it belongs."""
     mask = len(table) - 1

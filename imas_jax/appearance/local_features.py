@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Integer, UInt8
 from PIL import Image
 from skimage import feature, segmentation
 
@@ -62,7 +62,7 @@ def standardize(
 
 
 def local_shares(
-    index: Int[np.ndarray, "h w"], kinds: int
+    index: Integer[np.ndarray, "h w"], kinds: int
 ) -> Float[np.ndarray, "hu wu kinds"]:
     """Return the share of each kind of pixel in a window around each grid point."""
     h, w = index.shape
@@ -78,7 +78,7 @@ def local_shares(
     return cv2.blur(np.stack(small, axis=-1), (side, side))
 
 
-def patterns(grey: UInt8[np.ndarray, "h w"], radius: int) -> Int[np.ndarray, "h w"]:
+def patterns(grey: UInt8[np.ndarray, "h w"], radius: int) -> Integer[np.ndarray, "h w"]:
     """Return each pixel's rotation-invariant uniform local binary pattern, 0..9."""
     padded = np.pad(grey, radius, mode="reflect")
     pattern = feature.local_binary_pattern(padded, 8, radius, "uniform").astype(int)
@@ -86,7 +86,7 @@ def patterns(grey: UInt8[np.ndarray, "h w"], radius: int) -> Int[np.ndarray, "h 
 
 
 def _segment_means(
-    values: Float[np.ndarray, "h w k"], label: Int[np.ndarray, "h w"]
+    values: Float[np.ndarray, "h w k"], label: Integer[np.ndarray, "h w"]
 ) -> Float[np.ndarray, "s k"]:
     flat = label.ravel()
     count = np.bincount(flat)

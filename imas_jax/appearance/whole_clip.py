@@ -50,15 +50,15 @@ PRESETS = {OFF: WholeClip(passes=0, colour=0.0), "on": WholeClip()}
 
 @dataclasses.dataclass(frozen=True)
 class ClipFlow:
-    """Flow between neighbouring frames, in pixels of the grid it lives on.
+    """Flow of the `n` pairs of neighbouring frames, in pixels of the grid it lives on.
 
     Attributes:
         forward: t -> t+1 on frame t's grid.
         backward: t+1 -> t on frame t+1's grid.
     """
 
-    forward: Float[np.ndarray, "t-1 h w 2"]
-    backward: Float[np.ndarray, "t-1 h w 2"]
+    forward: Float[np.ndarray, "n h w 2"]
+    backward: Float[np.ndarray, "n h w 2"]
 
 
 def get_settings(text: str) -> WholeClip | None:

@@ -143,7 +143,7 @@ def davis_resolution(data: ConfigDict) -> str:
     )
 
 
-def suggestion(name: str, known: Sequence[str]) -> str:
+def suggestion(name: object, known: Sequence[str]) -> str:
     """Say which known name was probably meant."""
     near = difflib.get_close_matches(str(name), known, n=3)
     return f"did you mean {' or '.join(near)}?" if near else "choose one of these"

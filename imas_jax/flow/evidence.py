@@ -74,7 +74,7 @@ def grid_size(frame_size: tuple[int, int]) -> tuple[int, int]:
     return round(frame_size[0] * scale), round(frame_size[1] * scale)
 
 
-def shrink(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+def shrink(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "hg wg 3"]:
     """Bring a frame to the grid, 0..1."""
     size = grid_size(frame.shape[:2])
     small = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)

@@ -10,6 +10,7 @@ PyPI, cannot read the older format, which RAFT's and MoCo's published files have
 """
 
 import collections
+import io
 import math
 import pickle
 import struct
@@ -217,7 +218,9 @@ class Reader(pickle.Unpickler):
     """
 
     def __init__(
-        self, file: IO[bytes], load: Callable[[str, np.dtype, int], np.ndarray]
+        self,
+        file: IO[bytes] | io.BufferedIOBase,
+        load: Callable[[str, np.dtype, int], np.ndarray],
     ):
         super().__init__(file, encoding="latin1")
         self._load = load

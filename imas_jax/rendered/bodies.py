@@ -43,7 +43,7 @@ class Skin:
         self,
         polygons: Sequence[Float[np.ndarray, "n 2"]],
         joint: sheets.Track,
-        at: Float[np.ndarray, "n 2"],
+        at: Float[np.ndarray, "2"],
     ) -> Part:
         """Cut shapes out of a texture; they turn about the joint `at` by `joint`."""
         corners = np.concatenate(polygons)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from absl import logging
@@ -146,12 +146,18 @@ def read_entries(run: Run) -> tuple[protocol.Entry, ...]:
             **{
                 **entry,
                 "scores": tuple(
-                    protocol.SequenceScore(**score) for score in entry["scores"]
+                    protocol.SequenceScore(**_tuples(score))
+                    for score in entry["scores"]
                 ),
             }
         )
         for entry in values["entries"]
     )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Undo what JSON makes of tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def annotated_clips(run: Run) -> list[Scored]:

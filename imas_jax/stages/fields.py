@@ -134,7 +134,7 @@ class Several:
 
     rule: Rule
     least: int = 0
-    most: int | float = math.inf
+    most: float = math.inf
     relation: str = ""
 
     def problem(self, value: Any) -> str:

@@ -26,12 +26,12 @@ class TrainState:
         seed: Root of every random key.
     """
 
-    step: HostOrDevice
+    step: Any  # an integer; a template has its shape and type, as all leaves here
     params: Tree
     batch_stats: Tree
     opt_state: Any
     ema: Tree | None
-    seed: HostOrDevice
+    seed: Any
 
     @property
     def variables(self) -> Tree:
@@ -82,7 +82,7 @@ def polynomial_schedule(
     """
     epochs = max(-(-steps // steps_per_decay), 1)
 
-    def rate(step: jax.Array) -> jax.Array:
+    def rate(step: HostOrDevice) -> jax.Array:
         left = 1.0 - jnp.minimum(step // steps_per_decay, epochs) / epochs
         return (learning_rate - min_learning_rate) * left**power + min_learning_rate
 

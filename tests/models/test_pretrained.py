@@ -67,7 +67,7 @@ def small_model(**model):
         | model
     )
     network = imas.make_model(config)
-    frames = np.zeros((1, 2, 32, 32, 3), np.float32)
+    frames = jax.numpy.zeros((1, 2, 32, 32, 3))
     shapes = jax.eval_shape(
         functools.partial(network.init, train=False), jax.random.key(0), frames
     )

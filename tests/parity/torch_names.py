@@ -19,7 +19,7 @@ def network_config(**model):
 def variables_of(authors, config, dtype=np.float32):
     """Return the whole network's variables, drawn by the authors' names."""
     model = imas.make_model(config)
-    frames = np.zeros((1, 2, 32, 32, 3), np.float32)
+    frames = jax.numpy.zeros((1, 2, 32, 32, 3))
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )

@@ -1,6 +1,7 @@
 """A released checkpoint is predicted and scored as it is, without any training."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def shapes_of(config):
     model = imas.make_model(config)
-    frames = np.zeros((1, 2, 32, 32, 3), np.float32)
+    frames = jnp.zeros((1, 2, 32, 32, 3))
     return jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
