@@ -20,12 +20,12 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/motion"
     config.evidence = ConfigDict(
         {
-            "clips": 1600,  # rendered; one sample each
+            "clips": 750,  # rendered; one sample each
             "held_out": 25,  # every so many is not trained on but watched
             "workers": 0,  # rendering processes; 0 is one a core
             "widths": (8, 24, 48, 96, 128),  # channels by scale, finest first
             "crop": (96, 144),  # (h, w) on the grid of 120 rows
-            "steps": 1200,
+            "steps": 1000,
             "batch_size": 8,
             "learning_rate": 3e-3,  # Adam, cosine to nothing after `warm_up` steps
             "warm_up": 50,

@@ -9,6 +9,10 @@ Every object of a frame is merged into one foreground mask (FACTS.md):
 
 Where files lie and which of these rules holds is in `datasets.py`.
 
+Masks of rendered clips are not annotations: they are known from how the frames were
+made (`demo/render.py`, `rendered/film.py`), and nobody looked at a video to draw them.
+The motion evidence learns from such masks alone, and reads none of the files above.
+
 Number 255 of a palette image is void, as in the VOC and DAVIS palettes: neither object
 nor background, and not scored. (Where the palette shows it white it is the object: a
 mask of 0 and 255 that was stored with a palette.)

@@ -1,8 +1,10 @@
-"""Learned motion evidence: from flow and frame to what moves on its own.
+"""Learned motion evidence: from flow to what moves on its own.
 
 A small network (`models/evidence_net.py`) looks at a frame's motion to a few frames
-before and after it, and gives each pixel a probability. It was trained on rendered
-clips only (`imas_jax/rendered`, configs/motion.py): no annotation went into it.
+before and after it, and at what changes once the camera is held still, and gives each
+pixel a probability. It was trained on rendered clips only (`imas_jax/rendered`,
+configs/motion.py): no annotation went into it. It sees no colours: those of rendered
+clips say nothing of real ones (docs/experiments.md).
 
 Whatever the clip, it works on one grid: the frame shrunk to a short side of
 `SHORT_SIDE`. Flow on it counts pixels of a frame twice as large, as flow files do.
@@ -30,7 +32,7 @@ SHORT_SIDE = 120  # of the grid
 OFFSETS = (1, -1, 3, -3)  # of the frames looked at; a neighbour's twin is at number ^ 1
 LOOK = 4  # channels of a look: flow less camera x and y, round trip, change of colour
 LEAST = 0.3  # px: what moves less is mostly the flow's error
-CHANNELS = len(OFFSETS) * (LOOK + 1) + 6  # of what the network reads, see `features`
+CHANNELS = len(OFFSETS) * (LOOK + 1) + 3  # of what the network reads, see `features`
 WEIGHTS = Path(__file__).with_name("evidence.npz")
 
 
@@ -58,13 +60,11 @@ class Observation:
             frames negated), by how much a round trip misses, both in pixels; change of
             colour once the camera is held still, 0..1.
         camera: Camera motion to the next frame, pixels.
-        frame: RGB, 0..1.
         scales: By offset, 98th percentile of the flow less camera motion.
     """
 
     looks: Float[np.ndarray, "h w k"]
     camera: Float[np.ndarray, "h w 2"]
-    frame: Float[np.ndarray, "h w 3"]
     scales: Float[np.ndarray, " n"]
 
 
@@ -168,7 +168,6 @@ def observe(
     return Observation(
         np.concatenate(list(channels), axis=-1),
         seen[sources[0]][1],
-        frame,
         np.maximum(np.percentile(size, 98, axis=1), LEAST).astype(np.float32),
     )
 
@@ -215,7 +214,6 @@ def follow(
 def features(
     looks: Float[Array, "b h w m"],
     camera: Float[Array, "b h w 2"],
-    frame: Float[Array, "b h w 3"],
     scales: Float[Array, "b n"],
 ) -> Float[Array, "b h w k"]:
     """Scale observations to what the network reads: of the order of one everywhere."""
@@ -234,7 +232,6 @@ def features(
     scale = scales[:, 0][:, None, None, None]
     parts.append(jnp.clip(camera / scale, -3, 3))
     parts.append(jnp.broadcast_to(jnp.log(scale) / 2, (*looks.shape[:3], 1)))
-    parts.append(2 * frame - 1)
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -259,7 +256,7 @@ class Network:
 
     def __call__(self, seen: Observation) -> Float[np.ndarray, "h w"]:
         """Return how likely each grid point moves on its own, in [0, 1]."""
-        observed = (seen.looks, seen.camera, seen.frame, seen.scales)
+        observed = (seen.looks, seen.camera, seen.scales)
         return np.asarray(self._probability(*observed))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float16, Float32, UInt8
+from jaxtyping import Float16, Float32, UInt8
 
 from imas_jax.files import read_npz
 from imas_jax.flow import estimators, evidence, files, motion
@@ -21,7 +21,7 @@ FIRST, LAST = min(evidence.OFFSETS), max(evidence.OFFSETS)
 # Frames of most videos, and of some smaller and squarer ones; one after the other.
 SIZES = (*[(240, 428)] * 6, (240, 320), (240, 320), (160, 240), (240, 428))
 # Chances of what happens to a sample on its way to the network.
-UPSIDE_DOWN, NEIGHBOUR_LOST, FAR_ONES_LOST, COLOURS_LOST = 0.2, 0.1, 0.15, 0.5
+UPSIDE_DOWN, NEIGHBOUR_LOST, FAR_ONES_LOST = 0.2, 0.1, 0.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +32,17 @@ class Sample:
         looks: See there; so are `camera` and `scales`.
         camera: See there.
         scales: See there.
-        frame: RGB, 0..255.
         mask: Share of each grid point's pixels that move on their own, of 255.
     """
 
     looks: Float16[np.ndarray, "h w k"]
     camera: Float16[np.ndarray, "h w 2"]
     scales: Float32[np.ndarray, " n"]
-    frame: UInt8[np.ndarray, "h w 3"]
     mask: UInt8[np.ndarray, "h w"]
 
 
 VERSION = 1  # raised when the same seed renders other samples
-Batch = tuple[np.ndarray, ...]  # looks, camera, frame (0..1), scales, mask (0..1)
+Batch = tuple[np.ndarray, ...]  # looks, camera, scales, mask (0..1)
 
 
 def make(estimator: estimators.Estimator, seed: int, number: int) -> Sample:
@@ -74,7 +72,6 @@ def make(estimator: estimators.Estimator, seed: int, number: int) -> Sample:
         seen.looks.astype(np.float16),
         seen.camera.astype(np.float16),
         seen.scales,
-        np.rint(255 * seen.frame).astype(np.uint8),
         np.rint(255 * share).astype(np.uint8),
     )
 
@@ -103,7 +100,7 @@ def batch(
 def _augmented(
     sample: Sample, rng: np.random.Generator, crop: tuple[int, int]
 ) -> Batch:
-    looks, camera, frame, mask = _window(sample, rng, crop)
+    looks, camera, mask = _window(sample, rng, crop)
     count = len(evidence.OFFSETS)
     looks = looks.reshape(*crop, count, evidence.LOOK)
     # Faster or slower, but never all below what counts as moving.
@@ -113,8 +110,8 @@ def _augmented(
     scales = np.maximum(sample.scales * speed, evidence.LEAST).astype(np.float32)
     for axis, chance in ((1, 0.5), (0, UPSIDE_DOWN)):
         if rng.random() < chance:
-            looks, camera, frame, mask = (
-                np.flip(part, axis).copy() for part in (looks, camera, frame, mask)
+            looks, camera, mask = (
+                np.flip(part, axis).copy() for part in (looks, camera, mask)
             )
             looks[..., 1 - axis] *= -1
             camera[..., 1 - axis] *= -1
@@ -124,8 +121,7 @@ def _augmented(
         looks[..., :2] *= -1
     kept = _kept(rng, count)
     looks, scales = looks[:, :, kept], scales[kept]
-    frame = _recoloured(frame, rng)
-    return looks.reshape(*crop, -1), camera, frame, scales, mask
+    return looks.reshape(*crop, -1), camera, scales, mask
 
 
 def _window(
@@ -137,12 +133,7 @@ def _window(
     x, y = rng.uniform(0, w - crop[1] * step), rng.uniform(0, h - crop[0] * step)
     place = np.array([[step, 0, x + step / 2 - 0.5], [0, step, y + step / 2 - 0.5]])
     everything = np.concatenate(
-        [
-            sample.looks,
-            sample.camera,
-            sample.frame / 255.0,
-            sample.mask[..., None] / 255,
-        ],
+        [sample.looks, sample.camera, sample.mask[..., None] / 255],
         axis=-1,
         dtype=np.float32,
     )
@@ -157,9 +148,8 @@ def _window(
         for first in range(0, everything.shape[-1], 4)
     ]
     cut, count = np.concatenate(parts, axis=-1), sample.looks.shape[-1]
-    ends = (count, count + 2, count + 5)
-    looks, camera, frame, mask = np.split(cut, ends, axis=-1)
-    return looks, camera, frame, mask[..., 0]
+    looks, camera, mask = np.split(cut, (count, count + 2), axis=-1)
+    return looks, camera, mask[..., 0]
 
 
 def _kept(rng: np.random.Generator, count: int) -> list[int]:
@@ -171,17 +161,6 @@ def _kept(rng: np.random.Generator, count: int) -> list[int]:
         if rng.random() < NEIGHBOUR_LOST:
             kept[first : first + 2] = [kept[first + int(rng.integers(2))]] * 2
     return kept
-
-
-def _recoloured(
-    frame: Float[np.ndarray, "h w 3"], rng: np.random.Generator
-) -> Float[np.ndarray, "h w 3"]:
-    """Change colours, or lose them: motion must do most of the work."""
-    if rng.random() < COLOURS_LOST:
-        return np.full_like(frame, 0.5)
-    contrast, light = rng.uniform(0.6, 1.3), rng.uniform(-0.15, 0.15)
-    mixed = frame[..., rng.permutation(3)]
-    return np.clip((mixed - 0.5) * contrast + 0.5 + light, 0, 1).astype(np.float32)
 
 
 def _on_grid(

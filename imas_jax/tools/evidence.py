@@ -132,7 +132,6 @@ def jaccard(variables: Tree, held_out: Sequence[samples.Sample]) -> float:
         seen = evidence.Observation(
             sample.looks.astype(np.float32),
             sample.camera.astype(np.float32),
-            sample.frame.astype(np.float32) / 255,
             sample.scales,
         )
         found, truth = network(seen) >= 0.5, sample.mask >= 128
