@@ -14,25 +14,8 @@ from configs import davis
 
 
 def get_config() -> ConfigDict:
-    """Build the recipe; of the rest of the config only `flow` and `seed` count."""
+    """Build the recipe: only `evidence`, `flow` and `seed` count."""
     config = davis.get_config()
     config.stage = "evidence"
     config.workdir = "runs/motion"
-    config.evidence = ConfigDict(
-        {
-            "clips": 750,  # rendered; one sample each
-            "held_out": 25,  # every so many is not trained on but watched
-            "workers": 0,  # rendering processes; 0 is one a core
-            "widths": (8, 24, 48, 96, 128),  # channels by scale, finest first
-            "crop": (96, 144),  # (h, w) on the grid of 120 rows
-            "steps": 1000,
-            "batch_size": 8,
-            "learning_rate": 3e-3,  # Adam, cosine to nothing after `warm_up` steps
-            "warm_up": 50,
-            "weight_decay": 1e-4,
-            "ema": 0.99,  # decay of the averaged parameters, which are kept
-            "dice_weight": 0.5,  # beside cross-entropy, on frames with an object
-            "log_every": 100,
-        }
-    )
     return config

@@ -23,7 +23,6 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from imas_jax.conventions import Tree
-from imas_jax.errors import UserError
 from imas_jax.flow import estimators, evidence
 from imas_jax.models.evidence_net import EvidenceNet
 from imas_jax.progress import progress
@@ -37,12 +36,6 @@ Metrics = dict[str, Array]
 def work(run: Run) -> Output:
     """Render, train, and write the weights and the training curve."""
     config = run.config
-    if "evidence" not in config:
-        raise UserError(
-            "stage = 'evidence' with a config that does not say how",
-            "the section `evidence` of configs/motion.py",
-            "run --config=configs/motion.py",
-        )
     folder = run.folder("evidence")
     paths = render(config, folder / "samples")
     everything = [samples.read(path) for path in paths]

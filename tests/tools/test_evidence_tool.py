@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import motion, video
-from imas_jax import errors
+from configs import motion
 from imas_jax.flow import evidence
 from imas_jax.protocol import STAGES, TOOLS, goal
 from imas_jax.rendered import samples
@@ -53,13 +52,6 @@ def test_it_gives_the_same_weights_again_from_the_samples_it_kept(trained):
     make(small(trained))
     assert [path.stat().st_mtime_ns for path in kept] == times
     assert (folder / "evidence.npz").read_bytes() == before
-
-
-def test_another_config_is_told_where_the_recipe_is(tmp_path):
-    config = video.get_config()
-    config.stage, config.workdir = "evidence", str(tmp_path)
-    with pytest.raises(errors.UserError, match=r"configs/motion\.py"):
-        make(config)
 
 
 def test_samples_are_read_as_they_were_written(trained):
