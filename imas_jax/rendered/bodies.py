@@ -41,7 +41,7 @@ class Skin:
 
     def cut(
         self,
-        polygons: Sequence[Float[np.ndarray, "n 2"]],
+        polygons: Sequence[Float[np.ndarray, "_ 2"]],
         joint: sheets.Track,
         at: Float[np.ndarray, "2"],
     ) -> Part:

@@ -42,7 +42,8 @@ class Track:
         """Return the value at a time."""
         sway = np.sin(self.rate * time + self.phase) - np.sin(self.phase)
         straight = np.asarray(self.start) + np.asarray(self.speed) * time
-        return (
+        # An array of numbers too: NumPy's sums of them are no arrays.
+        return np.asarray(
             straight + np.asarray(self.bend) * time**2 + np.asarray(self.swing) * sway
         )
 

@@ -6,7 +6,7 @@ side maps it: mapped pages count as memory of the process.
 
 import copy
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from imas_jax import files
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.progress import progress
-from imas_jax.stages.predictor import Predictor
 
 
 class SoftMasks:
@@ -81,8 +80,10 @@ def write_all(
         pass
 
 
-def predicted(predictor: Predictor) -> Callable[[Clip], Iterator[np.ndarray]]:
-    """Let a network make the masks that `write_all` writes."""
+def predicted(
+    predictor: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]],
+) -> Callable[[Clip], Iterator[np.ndarray]]:
+    """Let a network (a `Predictor`) make the masks that `write_all` writes."""
     return lambda clip: predictor(clip.read(t) for t in range(len(clip.frames)))
 
 

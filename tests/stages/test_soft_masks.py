@@ -71,7 +71,7 @@ def test_memory_does_not_grow_with_a_videos_length(tmp_path):
     clip = long_video(tmp_path / "long.avi", count)
 
     def work():
-        soft_masks.write_all(tmp_path / "soft", (clip,), Half())
+        soft_masks.write_all(tmp_path / "soft", (clip,), soft_masks.predicted(Half()))
         soft = soft_masks.read(tmp_path / "soft", clip)
         found = object_masks.binary_masks(run_of(tmp_path), clip, soft, (1,), "")
         assert sum(int(mask[:, 60:].all()) for mask in found) == count
@@ -82,7 +82,7 @@ def test_memory_does_not_grow_with_a_videos_length(tmp_path):
 
 def test_soft_masks_are_read_back_one_by_one(tmp_path):
     clip = long_video(tmp_path / "clip.avi", 5)
-    soft_masks.write_all(tmp_path, (clip,), Half())
+    soft_masks.write_all(tmp_path, (clip,), soft_masks.predicted(Half()))
     whole = np.load(tmp_path / "clip.npy")
     assert (whole.shape, whole.dtype) == ((5, 16, 24, 2), np.float16)
     found = soft_masks.read(tmp_path, clip)
@@ -97,7 +97,7 @@ def test_soft_masks_are_read_back_one_by_one(tmp_path):
 
 def test_soft_masks_that_are_cut_short_or_another_clips_are_refused(tmp_path):
     clip = long_video(tmp_path / "clip.avi", 5)
-    soft_masks.write_all(tmp_path, (clip,), Half())
+    soft_masks.write_all(tmp_path, (clip,), soft_masks.predicted(Half()))
     file = soft_masks.path(tmp_path, clip)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(UserError, match="no usable soft masks"):
@@ -112,13 +112,13 @@ def test_a_disk_too_small_is_told_at_the_first_frame(tmp_path, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(soft_masks.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="MB for the soft masks of clip"):
-        soft_masks.write_all(tmp_path, (clip,), Half())
+        soft_masks.write_all(tmp_path, (clip,), soft_masks.predicted(Half()))
     assert not soft_masks.path(tmp_path, clip).exists()
 
 
 def test_soft_pictures_are_written_on_request(tmp_path):
     clip, run = long_video(tmp_path / "clip.avi", 3), run_of(tmp_path)
-    soft_masks.write_all(tmp_path / "soft", (clip,), Half())
+    soft_masks.write_all(tmp_path / "soft", (clip,), soft_masks.predicted(Half()))
     assert len(list(predict._write_pngs(run, tmp_path, clip, (1,)))) == 3
     with Image.open(tmp_path / "soft_masks/clip/00002.png") as image:
         grey = np.asarray(image)
@@ -137,7 +137,7 @@ def with_crf(run: Run, crf: str) -> Run:
 def test_masks_of_shrunken_frames_are_drawn_at_the_files_own_size(tmp_path, crf):
     clip, run = long_video(tmp_path / "clip.avi", 2), run_of(tmp_path)
     clip = dataclasses.replace(clip, size=(16, 24))  # as data.size makes it
-    soft_masks.write_all(tmp_path / "soft", (clip,), Diagonal())
+    soft_masks.write_all(tmp_path / "soft", (clip,), soft_masks.predicted(Diagonal()))
     list(predict._write_pngs(with_crf(run, crf), tmp_path, clip, (1,)))
     mask = soft_masks.read_png(tmp_path / "masks/clip/00001.png")
     assert mask.shape == SIZE
@@ -165,7 +165,7 @@ def test_written_masks_are_scored_as_they_were_written(tmp_path):
 def test_pictures_that_are_there_are_not_made_again(tmp_path, crf):
     clip, run = long_video(tmp_path / "clip.avi", 6), run_of(tmp_path)
     run = with_crf(run, crf)
-    soft_masks.write_all(tmp_path / "soft", (clip,), Half())
+    soft_masks.write_all(tmp_path / "soft", (clip,), soft_masks.predicted(Half()))
 
     def write() -> dict[str, bytes]:
         assert len(list(predict._write_pngs(run, tmp_path, clip, (1,)))) == 6
