@@ -13,6 +13,8 @@ import dataclasses
 import importlib.util
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
@@ -323,8 +325,21 @@ def _pool(workers: int, solver: Solver) -> concurrent.futures.Executor:
         return concurrent.futures.ThreadPoolExecutor(workers)
     # Spawned, not forked: JAX's threads do not survive a fork.
     return concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn")
+        workers, multiprocessing.get_context("spawn"), _end_with_parent
     )
+
+
+def _end_with_parent() -> None:
+    """Leave signals to the parent, and die when it dies, however that is."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _solve(

@@ -1,8 +1,11 @@
 """Dense CRF: closed forms, defined results for degenerate masks, solvers, pools."""
 
 import dataclasses
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,6 +183,8 @@ def test_the_pool_draws_pairs_only_a_few_ahead(square):
 def test_without_pydensecrf_only_that_solver_is_refused(square):
     code = """
 import sys
+import time
+from pathlib import Path
 sys.modules["pydensecrf"] = None  # as if it were not installed
 import numpy as np
 from imas_jax.appearance import crf
@@ -204,3 +209,44 @@ def test_an_unknown_solver_is_refused_with_those_there_are(square):
 def test_a_worker_never_imports_jax():
     code = "import sys, imas_jax.appearance.crf; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PARENT = """
+import multiprocessing, time
+import numpy as np
+from imas_jax.appearance import crf
+
+if __name__ == "__main__":
+    pair = np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.float32)
+    results = crf.refine_many([pair] * 20, "gwm", 2, "pydensecrf")
+    next(results)
+    workers = multiprocessing.active_children()
+    print(*(worker.pid for worker in workers), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_die_with_a_parent_that_is_killed(tmp_path):
+    pytest.importorskip("pydensecrf.densecrf")
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(Path(crf.__file__).parents[2])}
+    parent = subprocess.Popen(
+        [sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(workers) == 2
+    end = time.monotonic() + 30
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < end, "workers outlived their parent"
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    """Tell whether a process lives; one that nobody has waited for does not."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
