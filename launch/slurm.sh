@@ -4,13 +4,14 @@
 #   sbatch --nodes=2 --ntasks-per-node=8 --gpus-per-node=8 --time=24:00:00 \
 #     launch/slurm.sh configs/davis.py --config.data.root=/data/DAVIS
 # Data and workdir must lie on a disk that every node sees. discover.batch_size must be
-# a multiple of the number of tasks. A minute before the time limit training stops at a
-# checkpoint; the same command continues it, and a preempted job does so by itself.
+# a multiple of the number of tasks. Two minutes before the time limit, and when the job
+# is preempted, the tasks get SIGTERM: training stops at a checkpoint. The same command
+# continues it; a preempted job does so by itself.
 #SBATCH --job-name=imas
 #SBATCH --output=imas-%j.log
 #SBATCH --open-mode=append
 #SBATCH --cpus-per-task=8
-#SBATCH --signal=INT@60
+#SBATCH --signal=TERM@120
 #SBATCH --requeue
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"

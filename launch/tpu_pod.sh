@@ -4,8 +4,9 @@
 #   launch/tpu_pod.sh my-v4-32 us-central2-b configs/davis.py --config.data.root=/mnt/DAVIS
 # Once, on all hosts: clone the repository to ~/imas_jax (or set REPOSITORY) and there
 #   python3 -m venv .venv && .venv/bin/pip install -e ".[tpu,tfrecord]" -c constraints.txt
-# Data and workdir must lie on a disk that every host mounts. After an interruption the
-# same command continues.
+# Data and workdir must lie on a disk that every host mounts. Ctrl-C here may end only the
+# connection; `pkill -TERM -f '[i]mas_jax.main'` on any host stops training on all of them
+# at a checkpoint. The same command continues.
 set -euo pipefail
 usage="usage: launch/tpu_pod.sh NAME ZONE CONFIG [--config.FIELD=VALUE ...]"
 name=${1:?$usage} zone=${2:?$usage} config=${3:?$usage}

@@ -2,11 +2,14 @@
 
 import os
 import shlex
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from tiny import write_clip
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
@@ -81,3 +84,31 @@ def test_kubernetes_pods_meet_at_the_first_of_them():
     )
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_launched_stage_ends_it_with_one_message(tmp_path, number):
+    """Training saves first (tests of the loop); flow and all else stops at once."""
+    write_clip(tmp_path / "clip", frames=120, size=(192, 480))
+    python = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [
+            LAUNCH / "local.sh",
+            Path(__file__).parent / "tiny.py",
+            f"--config.data.root={tmp_path / 'clip'}",
+            f"--config.workdir={tmp_path / 'run'}",
+            "--config.stage=flow",
+        ],
+        env=os.environ | {"PATH": python},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        while "flow: starting" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        said = process.stdout.read().splitlines()
+    assert process.returncode == 128 + number
+    assert said[-1] == "stopped; run the same command again: it continues"
+    assert not any("Traceback" in line or "done" in line for line in said)
