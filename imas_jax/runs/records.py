@@ -68,20 +68,28 @@ def versions() -> dict[str, str]:
     return {**found, "opencv": cv2.__version__}  # one of several packages brings it
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
     """Read what `write_json` wrote.
+
+    Args:
+        path: The file.
+        needed: Keys it must have.
 
     Raises:
         UserError: If it is not there or damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or not value.keys() >= set(needed):
+            raise ValueError(f"not a record with {', '.join(needed) or 'names'}")
+    except (OSError, ValueError) as error:
+        lost = path if path.name == "result.json" else f"the folder {path.parent}"
         raise UserError(
             f"{path} cannot be read ({error})",
             "a file this program wrote",
-            f"remove the folder {path.parent}; its stage will be made again",
+            f"remove {lost}; its stage goes on from what is whole",
         ) from error
+    return value
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -76,7 +76,9 @@ def last_trained(run: Path) -> Trained:
         folder = origin(run, stage)
         result = folder / "result.json"
         if result.is_file() and (folder / "checkpoints").is_dir():
-            return Trained(stage, folder, records.read_json(result)["identity"])
+            return Trained(
+                stage, folder, records.read_json(result, "identity")["identity"]
+            )
     raise UserError(
         f"{str(run)!r} holds no weights of a finished stage",
         "the workdir of a run that finished stage discover",
@@ -144,7 +146,7 @@ def _newest(run: Path) -> dict[str, Any] | None:
     """Read what the last trained stage of a run noted; None if none was begun."""
     noted = [run / stage / "config.json" for stage in reversed(TRAINED)]
     found = [path for path in noted if path.is_file()]
-    return records.read_json(found[0]) if found else None
+    return records.read_json(found[0], "config") if found else None
 
 
 def _is_of_network(field: str) -> bool:

@@ -131,21 +131,18 @@ class Run:
         """Read what a finished stage says of itself.
 
         Raises:
-            UserError: If it is not finished.
+            UserError: If it is not finished, or damaged.
         """
         path = self.folder(name) / "result.json"
-        try:
-            return json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            fix = f"run --config.stage={name} first"
-            if self.brought_in(name):
-                fix = (
-                    f"finish that run with --config.stage={name}, or take less of it "
-                    "with --config.restore_until"
-                )
-            raise UserError(
-                f"no result of stage {name} at {path}", "a finished stage", fix
-            ) from error
+        if path.is_file():
+            return records.read_json(path, "identity", "outputs")
+        fix = f"run --config.stage={name} first"
+        if self.brought_in(name):
+            fix = (
+                f"finish that run with --config.stage={name}, or take less of it "
+                "with --config.restore_until"
+            )
+        raise UserError(f"no result of stage {name} at {path}", "a finished stage", fix)
 
     def values(self, name: str) -> dict[str, Any]:
         """Return what a finished stage made."""

@@ -1,5 +1,6 @@
 """What several stages open: clips, flow, and what training wrote of itself."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -69,8 +70,14 @@ def training_timing(folder: Path) -> dict[str, float]:
 
 
 def training_log(folder: Path) -> list[dict[str, float]]:
-    """Read `metrics.jsonl`: one record a step."""
+    """Read `metrics.jsonl`: one record a step; damaged lines are left out and told."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines, found = path.read_text(errors="replace").splitlines(), []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    if len(found) < len(lines):
+        logging.warning("%s: %d damaged line(s)", path, len(lines) - len(found))
+    return found

@@ -308,3 +308,13 @@ def test_a_stage_reads_what_it_and_its_needs_declare(config):
     assert seen["discover"] == {"first.x", "target.workers"} | of_the_run
     assert seen["predict"] == seen["discover"] | {"second.y"}
     assert run.result("discover")["config"] == {"first.x": 1}
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"[]", b"null", b'{"a"', b"{}", b""])
+@pytest.mark.parametrize("name", ["result", "config"])
+def test_a_damaged_record_is_one_clear_error(config, tmp_path, name, text):
+    make(config, Counter())
+    (tmp_path / f"run/discover/{name}.json").write_bytes(text)
+    with pytest.raises(UserError) as told:
+        make(config, Counter())
+    assert "discover" in str(told.value)
