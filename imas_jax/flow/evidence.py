@@ -44,11 +44,14 @@ class Motion:
         flow: There, in pixels of a frame twice the grid's size.
         opposite: Back.
         homography: Camera motion of `flow`, in indices of the same pixels.
+        telling: Whether round trips miss as DIS's do, whose flow the network learned
+            from: it takes a miss for the blur at borders, which RAFT's flow has not.
     """
 
     flow: Float[np.ndarray, "h w 2"]
     opposite: Float[np.ndarray, "h w 2"]
     homography: Float[np.ndarray, "3 3"]
+    telling: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,7 @@ def to_grid(
     opposite: Float[np.ndarray, "hf wf 2"],
     homography: Float[np.ndarray, "3 3"],
     frame_size: tuple[int, int],
+    telling: bool = True,
 ) -> Motion:
     """Bring a pair's flow to the grid.
 
@@ -94,6 +98,7 @@ def to_grid(
         opposite: Back, likewise.
         homography: Camera motion of `flow`, in pixel indices of the frame.
         frame_size: (h, w) of the frame.
+        telling: See `Motion`.
     """
     size = grid_size(frame_size)
     x, y = 2 * size[1] / frame_size[1], 2 * size[0] / frame_size[0]
@@ -105,7 +110,7 @@ def to_grid(
     )
     # Pixel i of n lies at (i + 0.5) N / n - 0.5 of N.
     change = np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])
-    return Motion(there, back, change @ homography @ np.linalg.inv(change))
+    return Motion(there, back, change @ homography @ np.linalg.inv(change), telling)
 
 
 def chain(first: Motion, second: Motion) -> Motion:
@@ -114,6 +119,7 @@ def chain(first: Motion, second: Motion) -> Motion:
         first.flow + follow(second.flow, first.flow),
         second.opposite + follow(first.opposite, second.opposite),
         second.homography @ first.homography,
+        first.telling and second.telling,
     )
 
 
@@ -183,6 +189,8 @@ def _look(
     flow = motion_there.flow
     camera = motion.background_flow(motion_there.homography, (h, w), (2 * h, 2 * w))
     miss = np.linalg.norm(flow + follow(motion_there.opposite, flow), axis=-1)
+    if not motion_there.telling:
+        miss = np.zeros_like(miss)
     there = follow(other, camera, outside=cv2.BORDER_CONSTANT)
     change = np.abs(there - frame).mean(axis=-1)
     change[there.min(axis=-1) < 0] = 0  # beyond the other frame nothing is known

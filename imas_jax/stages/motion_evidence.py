@@ -96,10 +96,10 @@ class _Window:
             for direction in files.DIRECTIONS
         ]
         there, back = fields
-        size = self._clip.size
+        size, telling = self._clip.size, there.meta.estimator == "dis"
         self._ahead[first] = evidence.to_grid(
-            there.flow, back.flow, there.homography, size
+            there.flow, back.flow, there.homography, size, telling
         )
         self._behind[first + self._gap] = evidence.to_grid(
-            back.flow, there.flow, back.homography, size
+            back.flow, there.flow, back.homography, size, telling
         )

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -104,6 +106,20 @@ def test_a_frame_the_camera_explains_shows_no_change_and_no_motion():
     np.testing.assert_allclose(seen.scales, evidence.LEAST)
     moved = evidence.observe(frame, [(shift(8), frame), None, None, None])
     assert moved.looks[..., 3].mean() > 0.05
+
+
+def test_round_trips_that_tell_nothing_are_not_looked_at():
+    frame = picture()
+    lost = evidence.Motion(shift(2).flow, shift(2).flow, np.eye(3))
+    mute = dataclasses.replace(lost, telling=False)
+    seen, unseen = (
+        evidence.observe(frame, [(look, frame), None, None, None])
+        for look in (lost, mute)
+    )
+    assert (seen.looks[..., 2] > 3).all()
+    assert not unseen.looks[..., 2].any()
+    np.testing.assert_array_equal(seen.looks[..., :2], unseen.looks[..., :2])
+    assert not evidence.chain(shift(1), mute).telling
 
 
 def test_features_are_of_the_order_of_one_however_fast_things_are():
