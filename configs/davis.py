@@ -215,6 +215,9 @@ def target() -> ConfigDict:
     return ConfigDict(
         {
             "crf": "authors_target",  # a preset of imas_jax/appearance/crf.py
+            # between (paper): once, from stage 1's masks | online (as RCF's second
+            # version): of every batch, from the masks of the averaged network
+            "when": "between",
             "resolution": "mask",  # mask (paper): where the CRF runs | frame
             # off (paper) | on | on:passes=8,colour=1,...: masks agree along the flow
             # and in colour over the clip before the CRF (appearance/whole_clip.py)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from absl import logging
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from imas_jax import files
 from imas_jax.appearance import crf, semantic
@@ -197,6 +197,32 @@ def make_targets(
             "check data.split and data.sequences",
         )
     return TargetSummary(provenance, found, tuple(reused))
+
+
+def refine_batch(
+    frames: UInt8[np.ndarray, "b 2 h w 3"],
+    masks: Float[np.ndarray, "b 2 hm wm"],
+    recipe: TargetRecipe,
+    workers: int = 0,
+) -> UInt8[np.ndarray, "b 2 hm wm"]:
+    """Make the targets of a batch at mask resolution, without a constraint.
+
+    Args:
+        frames: Frame pairs.
+        masks: The object's soft masks of them, in [0, 1].
+        recipe: Its CRF is used.
+        workers: As `crf.refine_many` takes them.
+    """
+    size = masks.shape[2:]
+    pairs = (
+        _meet(frame, mask, "mask")
+        for frame, mask in zip(
+            frames.reshape(-1, *frames.shape[2:]), masks.reshape(-1, *size), strict=True
+        )
+    )
+    results = crf.refine_many(pairs, recipe.preset, workers, recipe.solver)
+    made = np.stack([result.mask for result in results])
+    return (made.astype(np.uint8) * np.uint8(255)).reshape(masks.shape)
 
 
 def full_provenance(source: Provenance, recipe: TargetRecipe) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def network_of(run: Path) -> dict[str, Any]:
 def adopt_network(config: ConfigDict) -> ConfigDict:
     """Return the config with the restored run's network in place of its own.
 
-    Nobody has to repeat `model` and `precision`, nor the `steps` and `ema` of stages
-    that are taken; those of stages that are trained here stay.
+    Nobody has to repeat `model` and `precision`, nor the `steps`, `ema` and
+    `target.when` of stages that are taken; those of stages that are trained here stay.
 
     Raises:
         UserError: If there is no run at `config.restore`.
@@ -122,7 +122,7 @@ def adopt_network(config: ConfigDict) -> ConfigDict:
         field: value
         for field, value in network_of(Path(config.restore)).items()
         if field in known
-        and (_is_of_network(field) or brought_in(config, field.split(".")[0]))
+        and (_is_of_network(field) or brought_in(config, _stage_of(field)))
     }
     adopted = config.copy_and_resolve_references().unlock()
     adopted.update_from_flattened_dict(fields)
@@ -154,5 +154,11 @@ def _is_of_network(field: str) -> bool:
 
 
 def _is_of_checkpoint(field: str) -> bool:
-    section, _, name = field.partition(".")
-    return section in TRAINED and name in ("steps", "ema")
+    name = field.split(".")[-1]
+    return _stage_of(field) in TRAINED and name in ("steps", "ema", "when")
+
+
+def _stage_of(field: str) -> str:
+    """Return the stage whose checkpoints a field decides, if it decides any."""
+    section = field.split(".")[0]
+    return "refine" if section == "target" else section

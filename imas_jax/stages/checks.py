@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import crf
-from imas_jax.errors import UserError, bullet
+from imas_jax.appearance import crf, whole_clip
+from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.models import imas, pretrained
 from imas_jax.runs import restoring
 from imas_jax.stages import features
@@ -33,7 +33,16 @@ def check(config: ConfigDict, goal: str) -> None:
     Raises:
         UserError: With everything that was found.
     """
-    wanted = [network, starts, batches, frozen_features, solver, shards, watchers]
+    wanted = [
+        network,
+        starts,
+        batches,
+        frozen_features,
+        solver,
+        online_targets,
+        shards,
+        watchers,
+    ]
     if goal in BEFORE_NETWORK:
         wanted = [shards] if goal == "prepare" else []
     found = []
@@ -110,6 +119,29 @@ def shards(config: ConfigDict) -> None:
                 "the optional extra",
                 "pip install 'imas_jax[tfrecord]', or set --config.data.source=memory",
             )
+
+
+def online_targets(config: ConfigDict) -> None:
+    """See whether targets that are made while training can be made so."""
+    if config.refine.steps == 0 or config.target.when == "between":
+        return
+    problems = ProblemList()
+    if config.refine.ema == 0:
+        problems.add("refine.ema", "0, so that there is no teacher (RCF: 0.999)")
+    for field, wanted in (
+        ("target.resolution", "mask"),
+        ("target.whole_clip", whole_clip.OFF),
+        ("target.semantic_constraint", False),
+        ("crf.solver", "lattice"),
+    ):
+        section, name = field.split(".")
+        if config[section][name] != wanted:
+            problems.add(field, f"{config[section][name]!r}, not {wanted!r}")
+    problems.raise_if_any(
+        "target.when = 'online'",
+        "a teacher, and a CRF alone at mask resolution",
+        "correct these fields, or set --config.target.when=between",
+    )
 
 
 def watchers(config: ConfigDict) -> None:

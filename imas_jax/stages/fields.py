@@ -322,6 +322,7 @@ TABLE: dict[str, Row] = {
     "align.masks": (Text(), "folders that stage tune ranks"),
     "align.sweep": (Text(), "runs that stage tune ranks"),
     "target.crf": (Text(blank=False, read=crf.get_preset), "a CRF preset"),
+    "target.when": (Word(("between", "online")), "the stages, or while training"),
     "target.resolution": (Word(("mask", "frame")), "where the CRF runs"),
     "target.whole_clip": (_TOGETHER, "masks agree over the clip"),
     "target.semantic_constraint": (Flag(), "equation 12"),

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from jaxtyping import UInt8
@@ -11,11 +13,14 @@ from ml_collections import ConfigDict
 from imas_jax.conventions import Tree
 from imas_jax.data import augment, pipeline
 from imas_jax.data import training_set as training_sets
+from imas_jax.data.augment import eval_sample
 from imas_jax.models.imas import mask_size
 from imas_jax.runs.run import Run
 from imas_jax.stages import inputs, network
+from imas_jax.stages.predictor import inference_size
 from imas_jax.training import loop, parallel, steps
 from imas_jax.training import state as states
+from imas_jax.training.online import Look, OnlineTargets, Refine
 from imas_jax.training.watching import Watcher
 
 
@@ -25,11 +30,15 @@ class Wanted:
 
     Attributes:
         channels: The channels that together should be them.
-        masks: 0..255 for [0, 1], one array a training clip, in the clips' order.
+        masks: 0..255 for [0, 1], one array a training clip, in the clips' order; None
+            where `refine` makes them.
+        refine: Makes them while training, of a batch's frames and the averaged
+            network's masks (training/online.py).
     """
 
     channels: tuple[int, ...]
-    masks: Sequence[UInt8[np.ndarray, "_ _ _"]]
+    masks: Sequence[UInt8[np.ndarray, "_ _ _"]] | None = None
+    refine: Refine | None = None
 
 
 def fit(
@@ -63,6 +72,9 @@ def fit(
         rate.ema,
         mask_size(config.model, tuple(config.augment.crop)),
     )
+    online = None
+    if wanted is not None and wanted.refine is not None:
+        online = OnlineTargets(_object(config, wanted.channels), wanted.refine)
     source = pipeline.make_source(
         config,
         training_set,
@@ -74,7 +86,9 @@ def fit(
     return loop.train(
         stage,
         step,
-        states.create_state(variables, optimizer, config.seed, rate.ema),
+        states.create_state(
+            variables, optimizer, config.seed, rate.ema, online is not None
+        ),
         source.batches,
         run.workdir / stage,
         loop.Schedule(
@@ -84,7 +98,22 @@ def fit(
             network.stage_rate(config, stage),
         ),
         watcher,
+        online,
     )
+
+
+def _object(config: ConfigDict, channels: tuple[int, ...]) -> Look:
+    """Build what finds the object's masks in frame pairs, as stage predict would."""
+    model, short_side = network.build_model(config), config.predict.short_side
+
+    def look(variables: Tree, frames: jax.Array) -> jax.Array:
+        flat = frames.reshape(-1, *frames.shape[2:])
+        sample = eval_sample(flat, inference_size(flat.shape[1:3], short_side))
+        logits: Any = model.apply(variables, sample, method="segment")
+        masks = jax.nn.softmax(logits)[..., list(channels)].sum(axis=-1)
+        return masks.reshape(*frames.shape[:2], *masks.shape[1:])
+
+    return look
 
 
 def with_fitting_crop(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:

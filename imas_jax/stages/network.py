@@ -47,9 +47,11 @@ def weights_of_run(config: ConfigDict, stage: str) -> Tree | None:
     run = Path(config[stage].init)
     found = restoring.last_trained(run)
     theirs = config.copy_and_resolve_references().unlock()
-    # Averaged weights are part of a state, so its shape is that run's.
-    theirs[stage].ema = float(restoring.network_of(run)[f"{found.stage}.ema"])
-    return final_state(theirs, found.folder, stage).best_variables
+    # Averaged weights and a teacher are part of a state, so its shape is that run's.
+    noted = restoring.network_of(run)
+    theirs[found.stage].ema = float(noted[f"{found.stage}.ema"])
+    theirs.target.when = noted.get("target.when", "between")
+    return final_state(theirs, found.folder, found.stage).best_variables
 
 
 def stage_optimizer(config: ConfigDict, stage: str) -> optax.GradientTransformation:
@@ -78,7 +80,8 @@ def template(config: ConfigDict, stage: str) -> states.TrainState:
         frames = jnp.zeros((1, 2, 64, 64, 3))
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
         variables = model.init(keys, frames, train=False)
-        return states.create_state(variables, optimizer, 0, config[stage].ema)
+        online = stage == "refine" and config.target.when == "online"
+        return states.create_state(variables, optimizer, 0, config[stage].ema, online)
 
     return jax.eval_shape(start)
 

@@ -1,11 +1,14 @@
 """Stage 2, refinement by appearance (paper Sec. 3.3).
 
 Targets are made once from the stage-1 masks, then the network is trained a little
-further to meet them (equation 9). With `refine.steps = 0` stage 1 stands as it is.
+further to meet them (equation 9). With `target.when = "online"` they are made of every
+batch instead, from the masks of the averaged network (training/online.py). With
+`refine.steps = 0` stage 1 stands as it is.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -29,26 +32,20 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
         state = network.final_state(run.config, run.folder("discover"), "discover")
         identity = checkpoints.digest(checkpoints.as_tree(state))
         return Output(identity, {"steps": 0, "last": {}, "targets": {}})
-    folder = run.workdir / "refine" / TARGETS
-    clips = inputs.training_clips(run)
-    _check_aligned(run, clips)
-    source = {
-        "align": run.result("align")["identity"],
-        "whole_clip": run.config.target.whole_clip,
-    }
-    if parallel.process()[0] != 0:
-        parallel.wait_for_all()  # the first process makes the targets for all
-    summary = targets.make_targets(
-        folder,
-        _sequences(run, clips, channels),
-        source,
-        recipe(run),
-        run.config.target.workers,
-    )
-    if parallel.process()[0] == 0:
-        parallel.wait_for_all()
-    made = [targets.read(folder, clip.name) for clip in clips]
-    wanted = fit.Wanted(channels, made)
+    made: dict[str, Any] = {}
+    if run.config.target.when == "online":
+        how, workers = recipe(run), run.config.target.workers
+        wanted = fit.Wanted(
+            channels,
+            refine=lambda frames, masks: targets.refine_batch(
+                frames, masks, how, workers
+            ),
+        )
+    else:
+        folder = run.workdir / "refine" / TARGETS
+        made = _make_targets(run, channels, folder).to_json()
+        clips = inputs.training_clips(run)
+        wanted = fit.Wanted(channels, [targets.read(folder, c.name) for c in clips])
     state = fit.fit(run, "refine", starting_variables(run), watcher, wanted)
     log = inputs.training_log(run.workdir / "refine")
     return Output(
@@ -57,7 +54,7 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
             "steps": int(state.step),
             "last": log[-1] if log else {},
             "timing": inputs.training_timing(run.workdir / "refine"),
-            "targets": summary.to_json(),
+            "targets": made,
         },
     )
 
@@ -90,6 +87,30 @@ def _check_aligned(run: Run, clips: tuple[Clip, ...]) -> None:
             "the clips it was aligned on, for restore_until=align",
             "set --config.restore_until=discover: these clips are aligned here then",
         )
+
+
+def _make_targets(
+    run: Run, channels: tuple[int, ...], folder: Path
+) -> targets.TargetSummary:
+    """Make all targets from stage 1's masks; the first process does, for all."""
+    clips = inputs.training_clips(run)
+    _check_aligned(run, clips)
+    source = {
+        "align": run.result("align")["identity"],
+        "whole_clip": run.config.target.whole_clip,
+    }
+    if parallel.process()[0] != 0:
+        parallel.wait_for_all()
+    summary = targets.make_targets(
+        folder,
+        _sequences(run, clips, channels),
+        source,
+        recipe(run),
+        run.config.target.workers,
+    )
+    if parallel.process()[0] == 0:
+        parallel.wait_for_all()
+    return summary
 
 
 def recipe(run: Run) -> targets.TargetRecipe:

@@ -7,6 +7,7 @@ are functions of the step, and the loop starts from the newest sound checkpoint.
 import collections
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from imas_jax.errors import Stopped, UserError
 from imas_jax.training import parallel
 from imas_jax.training.checkpoints import Checkpoints
 from imas_jax.training.metrics_log import DataClock, Metrics, MetricsLog, Schedule
+from imas_jax.training.online import OnlineTargets
 from imas_jax.training.state import TrainState
 from imas_jax.training.stopping import StopRequest
 from imas_jax.training.watching import NOBODY, Watcher
@@ -38,6 +40,7 @@ def train(
     folder: Path,
     schedule: Schedule,
     watcher: Watcher = NOBODY,
+    online: OnlineTargets | None = None,
 ) -> TrainState:
     """Train to `schedule.steps`, continuing from the newest checkpoint in `folder`.
 
@@ -49,6 +52,7 @@ def train(
         folder: Holds `checkpoints/`, `metrics.jsonl` and `timing.json`.
         schedule: Length and rhythm.
         watcher: Is told what happens, in the first process; never asked anything.
+        online: Gives batches their targets, if they do not come with them.
 
     Returns:
         The final state on the host.
@@ -69,7 +73,9 @@ def train(
         log = MetricsLog(path, first, name, schedule, watcher)
         watcher.start(first)
         with StopRequest() as stop:
-            state = _steps(name, step, state, batches, checkpoints, schedule, log, stop)
+            state = _steps(
+                name, step, state, batches, checkpoints, schedule, log, stop, online
+            )
         log.close()
     finally:
         checkpoints.close()
@@ -93,6 +99,7 @@ def _steps(
     schedule: Schedule,
     log: MetricsLog,
     stop: StopRequest,
+    online: OnlineTargets | None,
 ) -> TrainState:
     """Run the remaining steps; save at the end, at the rhythm, and when asked to."""
     first = int(state.step)
@@ -105,9 +112,15 @@ def _steps(
     pending: list[tuple[int, Any]] = []
     told: collections.deque[jax.Array] = collections.deque()
     source, clock = batches(first), DataClock()
+    busy: Future[float] | None = None
+    if online is not None:
+        source = online.follow(source, lambda: carried)
     for done in range(first + 1, schedule.steps + 1):
-        batch, signal = clock.draw(source), parallel.on_each_device(stop.number)
-        carried, metrics, heard = run(carried, (parallel.split(batch), signal))
+        batch = parallel.split(clock.draw(source, busy))
+        signal = parallel.on_each_device(stop.number)
+        carried, metrics, heard = run(carried, (batch, signal))
+        if online is not None:
+            busy = online.finished(metrics)
         pending.append((done, metrics))
         told.append(heard)
         asked = stop.number if parallel.process()[1] == 1 else 0

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,25 @@ class DataClock:
     def __init__(self) -> None:
         self._drawn, self._waited, self._start = 0, 0.0, 0.0
 
-    def draw(self, source: Iterator[Batch]) -> Batch:
-        """Return the next batch, and note how long it took to come."""
+    def draw(self, source: Iterator[Batch], busy: Future[float] | None = None) -> Batch:
+        """Return the next batch, and note how long it took to come.
+
+        Args:
+            source: Where it comes from.
+            busy: Will hold when the devices finished all they had (`time.monotonic`);
+                until then nothing waits. None counts every wait.
+        """
         asked = time.monotonic()
         batch = next(source)
+        came = time.monotonic()
         self._drawn += 1
         if self._drawn == 2:
             self._start = asked
         if self._drawn >= 2:
-            self._waited += time.monotonic() - asked
+            idle = asked
+            if busy is not None:
+                idle = max(asked, busy.result()) if busy.done() else came
+            self._waited += came - idle
         return batch
 
     def to_json(self) -> dict[str, float]:

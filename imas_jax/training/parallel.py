@@ -45,15 +45,19 @@ def check_batch(batch_size: int) -> None:
 
 
 def run_on_devices(
-    step: Callable[..., Any], devices: Sequence[jax.Device] | None = None
+    step: Callable[..., Any],
+    devices: Sequence[jax.Device] | None = None,
+    donate: bool = True,
 ) -> Callable[..., Any]:
-    """Compile a per-device `step(state, batch)` for the devices; state is donated.
+    """Compile a per-device `step(state, batch)` for the devices.
 
     Args:
         step: State and batch of one device -> new state and metrics.
         devices: Which; None takes all there are.
+        donate: Whether the state's memory is given to the result.
     """
-    return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=(0,))
+    donated = (0,) if donate else ()
+    return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=donated)
 
 
 def average(tree: Any) -> Any:

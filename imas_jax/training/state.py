@@ -24,6 +24,8 @@ class TrainState:
         opt_state: Optimiser state.
         ema: Averaged `{"params", "batch_stats"}`, or None when averaging is off.
         seed: Root of every random key.
+        teacher: `ema` before the last update, which makes the targets of the next one
+            (training/online.py), or None where targets are not made while training.
     """
 
     step: Any  # an integer; a template has its shape and type, as all leaves here
@@ -32,6 +34,7 @@ class TrainState:
     opt_state: Any
     ema: Tree | None
     seed: Any
+    teacher: Tree | None = None
 
     @property
     def variables(self) -> Tree:
@@ -45,21 +48,37 @@ class TrainState:
 
 
 def create_state(
-    variables: Tree, optimizer: optax.GradientTransformation, seed: int, ema: float
+    variables: Tree,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    ema: float,
+    online: bool = False,
 ) -> TrainState:
-    """Start at step 0 from given variables."""
+    """Start at step 0 from given variables.
+
+    Args:
+        variables: Parameters and statistics.
+        optimizer: From `make_optimizer`.
+        seed: Root of every random key.
+        ema: Decay of averaged variables, 0 for none.
+        online: Whether a teacher makes targets while training.
+    """
     variables = {
         "params": variables["params"],
         "batch_stats": variables["batch_stats"],
     }
-    copy = jax.tree.map(lambda leaf: leaf.copy(), variables) if ema > 0 else None
+
+    def copy(wanted: bool) -> Tree | None:
+        return jax.tree.map(lambda leaf: leaf.copy(), variables) if wanted else None
+
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
-        ema=copy,
+        ema=copy(ema > 0),
         seed=jnp.asarray(seed, jnp.uint32),
+        teacher=copy(online),
     )
 
 

@@ -211,4 +211,5 @@ def apply_gradients(
         batch_stats=batch_stats,
         opt_state=opt_state,
         ema=averaged,
+        teacher=None if state.teacher is None else state.ema,
     )

@@ -81,6 +81,18 @@ def test_a_crf_library_that_is_not_installed_is_refused_before_any_work(
     checks.check(config, "report")
 
 
+def test_online_targets_that_cannot_be_made_are_refused_with_every_reason(config):
+    config.target.when = "online"
+    config.target.resolution, config.target.semantic_constraint = "frame", True
+    config.align.features = "palette"
+    message = refused(config)
+    for field in ("refine.ema", "target.resolution", "target.semantic_constraint"):
+        assert field in message
+    config.target.resolution, config.target.semantic_constraint = "mask", False
+    config.refine.ema = 0.9
+    checks.check(config, "report")
+
+
 def test_flow_alone_asks_for_no_network(config, tmp_path):
     config.model.weights = str(tmp_path / "lost.pth")
     checks.check(config, "flow")

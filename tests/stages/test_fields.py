@@ -81,6 +81,7 @@ SENSELESS = [
     ("target.crf", ""),
     ("target.dilation", 0),
     ("crf.solver", "densecrf"),
+    ("target.when", "before"),
     ("workdir", ""),
     ("workdir", "~/runs"),
     ("data.root", "~"),

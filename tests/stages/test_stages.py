@@ -13,6 +13,8 @@ from imas_jax import protocol
 from imas_jax.data import clips
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
+from imas_jax.stages import refine
+from imas_jax.training.watching import Nobody
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +140,38 @@ def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
     with av.open(str(tmp_path / "used/report/videos/other.mp4")) as film:
         assert film.streams.video[0].codec_context.name == "h264"
         assert len(list(film.decode(video=0))) == 5
+
+
+class Stopped(Exception):
+    """Ends a run in the middle, as a kill does."""
+
+
+class Killer(Nobody):
+    def wants(self, step):
+        if step == 3:
+            raise Stopped
+        return False
+
+
+def test_targets_made_while_training_survive_a_kill(finished, tmp_path):
+    config = tiny_config(finished / "clip", tmp_path / "whole")
+    config.data.frames = 18
+    config.restore, config.stage = str(finished / "run"), "refine"
+    config.target.when, config.target.resolution = "online", "mask"
+    config.target.crf, config.refine.ema = "authors_target:iterations=3", 0.9
+    config.lock()
+    run = Run(config, protocol.STAGES)
+    run.make("refine")
+    told = run.result("refine")
+    assert told["outputs"]["targets"] == {}
+    assert told["outputs"]["last"]["appearance"] > 0
+    killed = Run(config, protocol.STAGES)
+    killed.workdir = tmp_path / "killed"
+    for stage in ("flow", "prepare"):
+        killed.make(stage)
+    with pytest.raises(Stopped):
+        refine.work(killed, Killer())
+    assert refine.work(killed).identity == told["identity"]
 
 
 def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
