@@ -34,7 +34,7 @@ from skimage import data
 from imas_jax.appearance import crf
 
 ROOT = flags.DEFINE_string("root", "", "a DAVIS folder, at any resolution")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "times each case runs")
+ROUNDS = flags.DEFINE_integer("rounds", 2, "times each case runs")
 EVERY = flags.DEFINE_integer("every", 20, "frames of the data set for pydensecrf")
 NOTE = flags.DEFINE_string("note", "", "said above the tables, e.g. a busy machine")
 OUT = flags.DEFINE_string("out", "benchmarks/results/crf", "without its ending")

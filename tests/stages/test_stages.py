@@ -160,18 +160,17 @@ def test_targets_made_while_training_survive_a_kill(finished, tmp_path):
     config.target.when, config.target.resolution = "online", "mask"
     config.target.crf, config.refine.ema = "authors_target:iterations=3", 0.9
     config.lock()
-    run = Run(config, protocol.STAGES)
-    run.make("refine")
-    told = run.result("refine")
-    assert told["outputs"]["targets"] == {}
-    assert told["outputs"]["last"]["appearance"] > 0
-    killed = Run(config, protocol.STAGES)
+    whole, killed = Run(config, protocol.STAGES), Run(config, protocol.STAGES)
     killed.workdir = tmp_path / "killed"
-    for stage in ("flow", "prepare"):
-        killed.make(stage)
+    for run in (whole, killed):
+        run.make("flow")
+        run.make("prepare")
+    output = refine.work(whole)
+    assert output.values["targets"] == {}
+    assert output.values["last"]["appearance"] > 0
     with pytest.raises(Stopped):
         refine.work(killed, Killer())
-    assert refine.work(killed).identity == told["identity"]
+    assert refine.work(killed).identity == output.identity
 
 
 def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
