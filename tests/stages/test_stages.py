@@ -13,7 +13,7 @@ from imas_jax import protocol
 from imas_jax.data import clips
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
-from imas_jax.stages import refine
+from imas_jax.stages import network, refine
 from imas_jax.training.watching import Nobody
 
 pytestmark = pytest.mark.slow
@@ -142,21 +142,22 @@ def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
         assert len(list(film.decode(video=0))) == 5
 
 
-class Stopped(Exception):
+class Killed(Exception):
     """Ends a run in the middle, as a kill does."""
 
 
 class Killer(Nobody):
     def wants(self, step):
         if step == 3:
-            raise Stopped
+            raise Killed
         return False
 
 
 def test_targets_made_while_training_survive_a_kill(finished, tmp_path):
     config = tiny_config(finished / "clip", tmp_path / "whole")
     config.data.frames = 18
-    config.restore, config.stage = str(finished / "run"), "refine"
+    config.restore, config.restore_until = str(finished / "run"), "align"
+    config.stage = "refine"
     config.target.when, config.target.resolution = "online", "mask"
     config.target.crf, config.refine.ema = "authors_target:iterations=3", 0.9
     config.lock()
@@ -165,12 +166,19 @@ def test_targets_made_while_training_survive_a_kill(finished, tmp_path):
     for run in (whole, killed):
         run.make("flow")
         run.make("prepare")
-    output = refine.work(whole)
-    assert output.values["targets"] == {}
-    assert output.values["last"]["appearance"] > 0
-    with pytest.raises(Stopped):
+    whole.make("refine")
+    told = whole.result("refine")
+    assert told["outputs"]["targets"] == {}
+    assert told["outputs"]["last"]["appearance"] > 0
+    with pytest.raises(Killed):
         refine.work(killed, Killer())
-    assert refine.work(killed).identity == output.identity
+    assert refine.work(killed).identity == told["identity"]
+    # A run that restores it need not know how its targets were made.
+    later = tiny_config(finished / "clip", tmp_path / "later")
+    later.restore, later.restore_until = str(tmp_path / "whole"), "refine"
+    folder = tmp_path / "whole/refine"
+    state = network.final_state(restoring.adopt_network(later), folder, "refine")
+    assert state.teacher is not None
 
 
 def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from imas_jax.conventions import Batch
-from imas_jax.errors import UserError
+from imas_jax.errors import Stopped
 from imas_jax.training import loop, parallel, steps
 from imas_jax.training.metrics_log import DataClock
 from imas_jax.training.online import OnlineTargets
@@ -95,7 +95,7 @@ def test_a_batch_gets_targets_of_its_own_frames_by_the_teacher_one_update_late(
 @pytest.mark.parametrize("at", [1, 2, 4])
 def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(tmp_path, at):
     whole = Network().train(tmp_path / "whole", source)
-    with pytest.raises(UserError, match="run the same command again"):
+    with pytest.raises(Stopped, match="run the same command again"):
         Network().train(tmp_path / "part", interrupted(at))
     continued = Network().train(tmp_path / "part", source)
     assert jax.tree.structure(continued) == jax.tree.structure(whole)
