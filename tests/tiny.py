@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config = video.get_config()
     config.data.update({"size": (0, 0), "frames": 0})
     config.flow.gaps = (1,)
+    config.motion.evidence = "otsu"  # nothing to compile
     config.model.update({"backbone": "unet", "head_dilation": 2})
     config.discover.learning_rate, config.refine.learning_rate = 2e-3, 5e-4
     # No dropout: its keys differ by device, and runs are compared across devices.
