@@ -118,7 +118,10 @@ def _steps(
     for done in range(first + 1, schedule.steps + 1):
         batch = parallel.split(clock.draw(source, busy))
         signal = parallel.on_each_device(stop.number)
-        carried, metrics, heard = run(carried, (batch, signal))
+        fed = parallel.send((batch, signal), carried)
+        # Whatever else went to the devices would go at every step, unseen.
+        with jax.transfer_guard_host_to_device("disallow"):
+            carried, metrics, heard = run(carried, fed)
         if online is not None:
             busy = online.finished(metrics)
         pending.append((done, metrics))

@@ -107,6 +107,11 @@ def split(batch: Any, count: int = 0) -> Any:
     return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
 
 
+def send(batch: Any, carried: Any) -> Any:
+    """Put a split batch on the devices that hold what a step carries along."""
+    return jax.device_put(batch, jax.tree.leaves(carried)[0].sharding)
+
+
 def on_each_device(value: int) -> np.ndarray:
     """Return a number for each of this process's devices."""
     return np.full(jax.local_device_count(), value, np.int32)

@@ -15,7 +15,7 @@ import pytest
 
 from imas_jax.conventions import Batch
 from imas_jax.errors import Stopped, UserError
-from imas_jax.training import loop, watching
+from imas_jax.training import loop, parallel, watching
 from imas_jax.training.state import create_state
 
 
@@ -133,6 +133,18 @@ def test_a_signal_at_the_last_step_is_heard(tmp_path):
     with pytest.raises(Stopped, match="step 6 of 6"):
         train(tmp_path, counted(steps_until_signal=6))
     assert int(train(tmp_path, counted()).step) == 6
+
+
+def test_nothing_goes_to_the_devices_unseen(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "send", lambda batch, carried: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
+        train(tmp_path, counted())
+
+
+def test_the_step_is_traced_once(tmp_path):
+    traced = []
+    train(tmp_path, counted(), spoil=lambda *_: traced.append("a trace"))
+    assert len(traced) == 1
 
 
 def from_step_5(state, value):
