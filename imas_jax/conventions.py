@@ -20,6 +20,7 @@ Resizing
 
 from typing import Any
 
+import jax
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, UInt8
@@ -30,8 +31,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # A nested dict of arrays: parameters, batch statistics, gradients.
 Tree = Any
 
-# Batches are NumPy arrays until the train step receives them.
-HostOrDevice = Array | np.ndarray
+# Batches are NumPy arrays until the train step receives them, and shapes alone where
+# nothing is computed (`jax.eval_shape`).
+HostOrDevice = Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 @struct.dataclass

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tests compile the same tiny networks again and again, also in processes of their own:
@@ -16,6 +17,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -23,6 +25,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 SHARED = Path(
     os.environ.get("IMAS_SHARED_DIR", Path(__file__).parents[1].parent / "shared")
 )
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Leave out the check of shapes: the package's own message is what is tested."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

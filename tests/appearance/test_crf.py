@@ -108,7 +108,7 @@ def test_a_mask_with_nan_is_refused_with_the_count(square):
         crf.refine(image, mask, "gwm")
 
 
-def test_masks_and_images_that_do_not_belong_together_are_refused(square):
+def test_masks_and_images_that_do_not_belong_together_are_refused(square, unchecked):
     image, mask, _ = square
     with pytest.raises(UserError, match="resize one to the other"):
         crf.refine(image[:-1], mask, "gwm")
@@ -200,7 +200,7 @@ sys.exit("not refused")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_unknown_solver_is_refused_with_those_there_are(square):
+def test_an_unknown_solver_is_refused_with_those_there_are(square, unchecked):
     image, mask, _ = square
     with pytest.raises(UserError, match="lattice or pydensecrf"):
         crf.refine(image, mask, "gwm", solver="densecrf")

@@ -19,11 +19,17 @@ from imas_jax.training import loop, parallel, watching
 from imas_jax.training.state import create_state
 
 
+def batch_of(value):
+    """Return one pair of frames of one pixel for each of eight devices."""
+    flow = np.zeros((8, 1, 1, 1, 2), np.float32)
+    frames = np.full((8, 1, 2, 1, 1, 3), value, np.uint8)
+    return Batch(frames, flow, flow, None, np.zeros((8, 1), np.int32))
+
+
 def batches(seconds):
-    empty = np.zeros((8, 1), np.float32)
     while True:
         time.sleep(seconds)
-        yield Batch(empty, empty, empty, None, empty)
+        yield batch_of(0)
 
 
 @pytest.mark.parametrize(("data", "step"), [(0.02, 0.0), (0.0, 0.02)])
@@ -87,8 +93,7 @@ def counted(steps_until_signal=None, number=signal.SIGINT):
         for step in range(first, 100):
             if step + 1 == steps_until_signal:
                 os.kill(os.getpid(), number)
-            values = np.full((8, 1), step, np.float32)
-            yield Batch(values, values, values, None, values)
+            yield batch_of(step)
 
     return source
 
@@ -103,7 +108,7 @@ def train(folder, source, watcher=watching.NOBODY, spoil=lambda state, metrics: 
 
     def step(state, batch):
         metrics = {"loss": batch.frames.mean(), "motion": batch.frames.mean()}
-        moved = jax.tree.map(lambda w: w * 0.5 + batch.frames[0], state.params)
+        moved = jax.tree.map(lambda w: w * 0.5 + batch.frames.mean(), state.params)
         state = state.replace(step=state.step + 1, params=moved)
         return spoil(state, metrics) or (state, metrics)
 
