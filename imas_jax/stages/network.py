@@ -49,9 +49,9 @@ def weights_of_run(config: ConfigDict, stage: str) -> Tree | None:
     theirs = config.copy_and_resolve_references().unlock()
     # Averaged weights and a teacher are part of a state, so its shape is that run's.
     noted = restoring.network_of(run)
-    theirs[found.stage].ema = float(noted[f"{found.stage}.ema"])
-    theirs.target.when = noted.get("target.when", "between")
-    return final_state(theirs, found.folder, found.stage).best_variables
+    theirs[stage].ema = float(noted[f"{found.stage}.ema"])
+    online = found.stage == "refine" and noted.get("target.when") == "online"
+    return final_state(theirs, found.folder, stage, online).best_variables
 
 
 def stage_optimizer(config: ConfigDict, stage: str) -> optax.GradientTransformation:
@@ -71,8 +71,18 @@ def stage_rate(config: ConfigDict, stage: str) -> optax.Schedule:
     )
 
 
-def template(config: ConfigDict, stage: str) -> states.TrainState:
-    """Return shapes and types of a stage's state, without computing anything."""
+def template(
+    config: ConfigDict, stage: str, online: bool | None = None
+) -> states.TrainState:
+    """Return shapes and types of a stage's state, without computing anything.
+
+    Args:
+        config: The whole config.
+        stage: "discover" or "refine".
+        online: Whether the state has a teacher; None as the config says.
+    """
+    if online is None:
+        online = stage == "refine" and config.target.when == "online"
     model = build_model(config)
     optimizer = stage_optimizer(config, stage)
 
@@ -80,21 +90,28 @@ def template(config: ConfigDict, stage: str) -> states.TrainState:
         frames = jnp.zeros((1, 2, 64, 64, 3))
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
         variables = model.init(keys, frames, train=False)
-        online = stage == "refine" and config.target.when == "online"
         return states.create_state(variables, optimizer, 0, config[stage].ema, online)
 
     return jax.eval_shape(start)
 
 
-def final_state(config: ConfigDict, folder: Path, stage: str) -> states.TrainState:
+def final_state(
+    config: ConfigDict, folder: Path, stage: str, online: bool | None = None
+) -> states.TrainState:
     """Read the newest sound checkpoint of a training stage.
+
+    Args:
+        config: The whole config.
+        folder: The stage's.
+        stage: "discover" or "refine".
+        online: As `template` takes it.
 
     Raises:
         UserError: If there is none, or it is another network's.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
-        state = checkpoints.restore(template(config, stage))
+        state = checkpoints.restore(template(config, stage, online))
     finally:
         checkpoints.close()
     if state is None:

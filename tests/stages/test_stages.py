@@ -179,6 +179,11 @@ def test_targets_made_while_training_survive_a_kill(finished, tmp_path):
     folder = tmp_path / "whole/refine"
     state = network.final_state(restoring.adopt_network(later), folder, "refine")
     assert state.teacher is not None
+    # Nor one that starts stage 1 with its weights, and knows no target.
+    start = tiny_config(finished / "clip", tmp_path / "start")
+    start.discover.init = str(tmp_path / "whole")
+    del start.target, start.refine
+    assert network.weights_of_run(start, "discover") is not None
 
 
 def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
