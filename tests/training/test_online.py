@@ -26,7 +26,8 @@ def source(first):
     count = jax.local_device_count()
     for step in itertools.count(first):
         frames = np.full((count, 2, *SIZE, 3), step, np.uint8)
-        yield Batch(frames, np.zeros(count), np.zeros(count), None, np.arange(count))
+        flow = np.zeros((count, *SIZE, 2), np.float32)
+        yield Batch(frames, flow, flow, None, np.arange(count))
 
 
 def interrupted(at):
