@@ -181,9 +181,7 @@ def discover() -> ConfigDict:
             "ema": 0.0,  # decay of averaged parameters; 0 is off (RCF 0.999, stage 2)
             "checkpoint_every": 1000,
             "log_every": 50,
-            # Pull one channel to the motion evidence by this weight (paper: 0; ours, in
-            # no recipe: undecided, docs/experiments.md).
-            "evidence_weight": 0.0,
+            "evidence_weight": 0.0,  # pull of the motion evidence (paper: none; ours)
         }
     )
 
