@@ -92,7 +92,7 @@ def main(_: list[str]) -> None:
         print_table(rows)
         told[which] = rows
     Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    Path(OUT.value).write_text(json.dumps(told, indent=1) + "\n")
+    Path(OUT.value).write_text(json.dumps(told, separators=(",", ":")) + "\n")
 
 
 def score(workdir: Path, seconds: dict[Judge, list[float]]) -> Iterator[Scores]:

@@ -105,7 +105,7 @@ def main(_: list[str]) -> None:
             for judge in next(iter(choose.values())).judged
         ]
         print_table(which, told[which])
-    Path(OUT.value).write_text(json.dumps(told, indent=1) + "\n")
+    Path(OUT.value).write_text(json.dumps(told, separators=(",", ":")) + "\n")
 
 
 def names(folders: list[MaskFolder]) -> list[str]:

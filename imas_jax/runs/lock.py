@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import logging
 
 from imas_jax.errors import UserError
+from imas_jax.runs import records
 from imas_jax.training import parallel
 
 NAME = ".lock"
@@ -63,11 +64,7 @@ def _take(folder: Path) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error}",
-                "a workdir with write permission and room",
-                "choose another folder with --config.workdir=DIR",
-            ) from error
+            raise records.unwritable(path, error) from error
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

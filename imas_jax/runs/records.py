@@ -103,8 +103,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     try:
         files.write_text(path, json.dumps(value, indent=1, sort_keys=True))
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error}",
-            "a workdir with write permission and room",
-            "choose another folder with --config.workdir=DIR",
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Say what to do about a file of the workdir that cannot be written."""
+    return UserError(
+        f"cannot write {path}: {error}",
+        "a workdir with write permission and room",
+        "choose another folder with --config.workdir=DIR",
+    )
