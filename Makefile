@@ -4,18 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check types parity clean
+.PHONY: demo test check parity clean
 
 demo: $(STAMP)
 	$(BIN)/python -m imas_jax.main --config=configs/demo.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
-
-# Shape types are run too; parity tests hand over NumPy's arrays, which they refuse.
-types: $(STAMP)
-	$(BIN)/python -m pytest -m "not parity" -n auto --maxprocesses=4 --dist=loadfile \
-		--jaxtyping-packages=imas_jax,shape_types.check
 
 parity: $(STAMP)
 	$(BIN)/python -m pytest tests/parity -m parity

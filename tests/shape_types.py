@@ -1,6 +1,6 @@
 """Checks types and shapes of every call into the package while tests run.
 
-pytest finds `check` by `--jaxtyping-packages` (`make types`). A whole number is a
+pytest finds `check` by `--jaxtyping-packages` (pyproject.toml). A whole number is a
 float here, as type checkers have it (PEP 484); beartype alone says otherwise.
 """
 

@@ -101,7 +101,7 @@ def polynomial_schedule(
     """
     epochs = max(-(-steps // steps_per_decay), 1)
 
-    def rate(step: HostOrDevice) -> jax.Array:
+    def rate(step: HostOrDevice | int) -> jax.Array:
         left = 1.0 - jnp.minimum(step // steps_per_decay, epochs) / epochs
         return (learning_rate - min_learning_rate) * left**power + min_learning_rate
 

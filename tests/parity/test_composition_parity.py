@@ -55,7 +55,7 @@ def inputs(authors, file, variant, dtype):
         ]
     flows = [file["fw_in"][:, 0], file["bw_in"][:, 0]]
     arrays = [
-        torch_names.to_channels_last(array).astype(dtype)
+        jnp.asarray(torch_names.to_channels_last(array), dtype)
         for array in (masks, *flows, *maps)
     ]
     return arrays[0], arrays[1:3], arrays[3:5]

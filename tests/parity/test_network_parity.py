@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_names
@@ -102,7 +103,7 @@ def test_head_agrees_in_both_modes(item, authors, variables, record):
         )
         x = np.maximum(x, 0)
         np.testing.assert_array_equal(x.ravel()[:64], file[f"{name}_check"])
-        return torch_names.to_channels_last(x)
+        return jnp.asarray(torch_names.to_channels_last(x))
 
     inputs = [features(key[:-6]) for key in file if key.endswith("_shape")]
     x = layers.Features(*inputs if item == "seg_head" else (None, *inputs))

@@ -14,6 +14,7 @@ import dataclasses
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_names
@@ -60,7 +61,7 @@ def make_sample(authors, item, file, dtype):
 
     def resized(maps):
         size = tuple(map(int, file["mask_size"]))
-        return np.asarray(geometry.resize(last(maps).astype(dtype), size))
+        return geometry.resize(jnp.asarray(last(maps), dtype), size)
 
     shape = (b, 2, 3, h, w)
     frames = authors.draw("smooth", "stage1.img", shape)
@@ -75,7 +76,7 @@ def make_sample(authors, item, file, dtype):
         soft = (0.5 + 0.5 * np.tanh(wave)).astype(np.float32)
         target = resized(soft[:, :, None])[..., 0]
         target = (target > 0.35).astype(dtype)
-    return Sample(last(frames).astype(dtype), *flows, target)
+    return Sample(jnp.asarray(last(frames), dtype), *flows, target)
 
 
 def step_config(file):
