@@ -44,7 +44,7 @@ def main(_: list[str]) -> None:
     rows = []
     for clip in found:
         spent: list[float] = []
-        likely = timed(motion_evidence.of_clip(network, folder, clip, 1), spent)
+        likely = timed(motion_evidence.of_clip(network, folder, clip, (1,)), spent)
         truths = annotations.annotated_frames(config.data, clip)
         otsu, learned = [], []
         for t, probability in enumerate(likely):

@@ -105,6 +105,7 @@ def motion() -> ConfigDict:
             # otsu (the motion baseline: flow less homography, Otsu's threshold) |
             # network (ours, trained on rendered clips: configs/motion.py)
             "evidence": "otsu",
+            "crf": "",  # a preset that refines the network's evidence; "" is none
         }
     )
 
@@ -181,6 +182,7 @@ def discover() -> ConfigDict:
             "ema": 0.0,  # decay of averaged parameters; 0 is off (RCF 0.999, stage 2)
             "checkpoint_every": 1000,
             "log_every": 50,
+            "motion_weight": 1.0,  # 0: no flow is read, frames are seen one by one (ours)
             "evidence_weight": 0.0,  # pull of the motion evidence (paper: none; ours)
         }
     )

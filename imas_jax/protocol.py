@@ -98,7 +98,12 @@ STAGES = (
         intact=_flow_intact,
     ),
     Stage(
-        "motion", ("flow",), ("motion",), motion.work, {"evidence by": facts.evidence}
+        "motion",
+        ("flow",),
+        ("motion",),
+        motion.work,
+        {"evidence by": facts.evidence},
+        reads=("crf", "target.workers"),
     ),
     Stage(
         "prepare",

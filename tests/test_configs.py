@@ -30,7 +30,8 @@ def trace(config, stage):
     """Return the shapes a step of a stage gives for one pair on one device."""
     model = imas.make_model(config, parallel.AXIS)
     size = imas.mask_size(config.model, tuple(config.augment.crop))
-    channels = (0,) if stage == "refine" else ()
+    guided = stage == "refine" or config.discover.evidence_weight > 0
+    channels = (0,) if guided else ()
     optimizer = network.stage_optimizer(config, stage)
     loss = steps.make_loss(model, config, stage, channels)
     step = steps.make_step(loss, optimizer, config, config[stage].ema, size)
@@ -39,7 +40,7 @@ def trace(config, stage):
         Shape((1, 1, 2, h, w, 3), "uint8"),
         Shape((1, 1, h // 2, w // 2, 2), "float16"),
         Shape((1, 1, h // 2, w // 2, 2), "float16"),
-        Shape((1, 1, 2, *size), "uint8") if stage == "refine" else None,
+        Shape((1, 1, 2, *size), "uint8") if guided else None,
         Shape((1, 1), "int32"),
     )
     state = jax.tree.map(

@@ -21,7 +21,12 @@ def get_config() -> ConfigDict:
     config = video.get_config()
     config.data.update({"size": (0, 0), "frames": 0})
     config.flow.gaps = (1,)
-    config.motion.evidence = "otsu"  # nothing to compile
+    # The paper's losses. Otsu: nothing to compile.
+    config.motion.update({"evidence": "otsu", "crf": ""})
+    config.discover.update({"motion_weight": 1.0, "evidence_weight": 0.0, "ema": 0.0})
+    config.refine.update({"motion_weight": 0.1, "positive_weight": 2.0, "ema": 0.0})
+    config.target.crf = "weak_unary"
+    config.augment.photometric = True
     config.model.update({"backbone": "unet", "head_dilation": 2})
     config.discover.learning_rate, config.refine.learning_rate = 2e-3, 5e-4
     # No dropout: its keys differ by device, and runs are compared across devices.

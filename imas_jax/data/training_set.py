@@ -29,13 +29,13 @@ class TrainingSet:
     Attributes:
         clips: All of one size.
         pairs: In the order batches number them: gap by gap, clip by clip.
-        flow: Where the flow of every pair lies.
+        flow: Where the flow of every pair lies; None where none is read (`apart`).
         background: "none" gives flow as estimated, "homography" less camera motion.
     """
 
     clips: tuple[clips_lib.Clip, ...]
     pairs: tuple[clips_lib.Pair, ...]
-    flow: files.FlowFolder
+    flow: files.FlowFolder | None
     background: str
 
     @property
@@ -57,6 +57,8 @@ class TrainingSet:
         Raises:
             UserError: If a file is missing, damaged, not finite or of other frames.
         """
+        if self.flow is None:
+            return np.zeros((2, 2, 2, 2), np.float16)
         pair = self.pairs[index]
         clip = self.clips[pair.clip]
         both = []
@@ -117,6 +119,21 @@ def find(
     return TrainingSet(tuple(clips), tuple(pairs), flow, config.flow.background)
 
 
+def apart(training_set: TrainingSet) -> TrainingSet:
+    """Return pairs of frames half a clip apart, without flow.
+
+    For losses that look at single frames: neighbours are much alike, and a batch of
+    them shows half as many scenes.
+    """
+    pairs = [
+        clips_lib.Pair(number, t, (t + count // 2) % count)
+        for number, clip in enumerate(training_set.clips)
+        for count in [len(clip.frames)]
+        for t in range(count)
+    ]
+    return dataclasses.replace(training_set, pairs=tuple(pairs), flow=None)
+
+
 def read_frames(training_set: TrainingSet) -> list[UInt8[np.ndarray, "_ h w 3"]]:
     """Decode all frames of all clips, clips in parallel, frames of a clip in order.
 
@@ -167,6 +184,8 @@ def flow_bytes(path: Path) -> int:
 
 
 def _paths(training_set: TrainingSet) -> Iterator[Path]:
+    if training_set.flow is None:
+        return
     for pair in training_set.pairs:
         name, gap = training_set.clips[pair.clip].name, pair.second - pair.first
         for direction in files.DIRECTIONS:
@@ -198,6 +217,8 @@ def _visit_flows(
                 _name(training_set, index), f"its flow grid is {grid}, others {usual}"
             )
     problems.problems.sort()
+    if training_set.flow is None:
+        return
     problems.raise_if_any(
         f"flow in {training_set.flow.root / training_set.flow.digest}",
         "a sound file for every pair and direction, all on one grid",

@@ -79,6 +79,14 @@ class Segmenter(nn.Module):
         """Return mask logits of single normalised frames, for inference."""
         return self.mask_logits(self.features(frames, train=False), train=False)
 
+    def pair_logits(
+        self, frames: Float[Array, "b 2 h w 3"], train: bool
+    ) -> Float[Array, "b 2 hm wm c"]:
+        """Return mask logits of normalised frame pairs, each frame on its own."""
+        flat = frames.reshape(-1, *frames.shape[2:])
+        logits = self.mask_logits(self.features(flat, train), train)
+        return logits.reshape(*frames.shape[:2], *logits.shape[1:])
+
     def features(self, frames: Float[Array, "b h w 3"], train: bool) -> layers.Features:
         """Return what the backbone sees in single normalised frames."""
         frames = BACKBONES[self.spec.backbone].renormalize(frames)

@@ -36,6 +36,7 @@ def check(config: ConfigDict, goal: str) -> None:
     wanted = [
         network,
         starts,
+        teachers,
         batches,
         frozen_features,
         solver,
@@ -80,6 +81,24 @@ def starts(config: ConfigDict) -> None:
     for stage in ("discover", "refine"):
         if not _done(config, stage):
             stages_network.weights_of_run(config, stage)
+
+
+def teachers(config: ConfigDict) -> None:
+    """See whether each stage has something to learn from."""
+    weights = config.discover
+    if weights.motion_weight == 0 and weights.evidence_weight == 0:
+        raise UserError(
+            "discover.motion_weight = 0 and discover.evidence_weight = 0",
+            "a loss: the paper's motion loss, the motion evidence, or both",
+            "set one of them above 0",
+        )
+    weights = config.refine
+    if weights.motion_weight == 0 and weights.appearance_weight == 0:
+        raise UserError(
+            "refine.motion_weight = 0 and refine.appearance_weight = 0",
+            "a loss: equation 9 has both",
+            "set one of them above 0",
+        )
 
 
 def batches(config: ConfigDict) -> None:

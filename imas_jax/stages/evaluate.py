@@ -193,7 +193,8 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
     else:
         yield baseline(run, scored)
         if config.motion.evidence != "otsu":
-            yield _evidence(run, scored)
+            for preset in ("", config.motion.crf)[: 1 + bool(config.motion.crf)]:
+                yield _evidence(run, scored, preset)
     rule = config.predict.binarize
     if rule == "threshold":
         rule = f"threshold={config.predict.threshold}"
@@ -227,14 +228,16 @@ def baseline(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
     )
 
 
-def _evidence(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
+def _evidence(run: Run, scored: Sequence[Scored], preset: str) -> protocol.Entry:
     """Score what was said to move on its own before anything was learned."""
 
     def moving(one: Scored) -> Iterator[Mask]:
         clip = inputs.trained(run.config, one.clip)
-        return (found > align.SURE for found in motion.of_clip(run, clip))
+        likely = motion.of_clip(run, clip, refined=bool(preset))
+        return (found > align.SURE for found in likely)
 
     label = f"motion evidence, {run.config.motion.evidence}"
+    label += f", CRF {preset}" if preset else ""
     rule = f"threshold={align.SURE}"
     return protocol.Entry(label, "baseline", _score(scored, moving, label), rule)
 

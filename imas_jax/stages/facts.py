@@ -59,7 +59,10 @@ def start_of(stage: str) -> Callable[[Run], str | None]:
 
 def evidence(run: Run) -> str:
     """Tell the network that says what moves, where one does."""
-    return evidences.digest() if run.config.motion.evidence == "network" else ""
+    config = run.config
+    if config.motion.evidence != "network":
+        return ""
+    return evidences.digest() + (config.crf.solver if config.motion.crf else "")
 
 
 def judge(run: Run) -> str | None:

@@ -62,6 +62,8 @@ def fit(
     )
     config = with_fitting_crop(run.config, training_set.size)
     rate = config[stage]
+    if rate.motion_weight == 0 and config.data.source == "memory":
+        training_set = training_sets.apart(training_set)
     parallel.check_batch(rate.batch_size)
     model = network.build_model(config, parallel.AXIS)
     optimizer = network.stage_optimizer(config, stage)

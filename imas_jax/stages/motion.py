@@ -3,7 +3,9 @@
 `motion.evidence` names who says it. `otsu`: the motion baseline, Otsu's threshold of
 the flow that no homography explains; it is read off the flow files and this stage
 writes nothing. `network` (ours): the network of `flow/evidence.py`, trained on rendered
-clips; its probabilities are written once, for all stages that read them.
+clips; its probabilities are written once, for all stages that read them. With
+`motion.crf` (ours) the image has its say at once: they are refined as stage 2's targets
+are, and it is the refined ones that later stages read.
 
 The evidence judges channels (`stages/align.py`) and, where `discover.evidence_weight`
 is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1 is
@@ -16,6 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from imas_jax.appearance import crf
 from imas_jax.data.clips import Clip
 from imas_jax.flow import evidence
 from imas_jax.models.imas import mask_size
@@ -23,7 +26,7 @@ from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import inputs, motion_baseline, motion_evidence, soft_masks
 
-SOFT = "soft"
+SOFT, REFINED = "soft", "refined"
 KINDS = ("otsu", "network")
 # The channel that is guided; not the first, which `model.still_background` holds still.
 GUIDED = 1
@@ -31,34 +34,55 @@ GUIDED = 1
 
 def work(run: Run) -> Output:
     """Write the network's evidence of all clips that have none yet."""
-    flow = run.result("flow")["identity"]
-    if run.config.motion.evidence != "network":
+    flow, config = run.result("flow")["identity"], run.config.motion
+    if config.evidence != "network":
         return Output(flow, {})
     network, folder = evidence.load(), inputs.flow(run)
-    gap = run.config.flow.gaps[0]
 
     def found(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
-        size = evidence.grid_size(clip.size)[::-1]
-        for one in motion_evidence.of_clip(network, folder, clip, gap):
-            # It was computed on this grid.
-            yield cv2.resize(one, size, interpolation=cv2.INTER_AREA)[..., None]
+        for one in motion_evidence.of_clip(
+            network, folder, clip, run.config.flow.gaps
+        ):
+            yield _to_grid(one)  # on which it was computed
+
+    def refined(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
+        likely = of_clip(run, clip, refined=False)
+        results = crf.refine_many(
+            ((clip.read(t), one) for t, one in enumerate(likely)),
+            crf.get_preset(config.crf),
+            run.config.target.workers,
+            run.config.crf.solver,
+        )
+        return (_to_grid(result.probability) for result in results)
 
     clips = run.clips.for_training(run.config)
     soft_masks.write_all(run.workdir / "motion" / SOFT, clips, found, "evidence")
-    values = {"network": evidence.digest()}
+    if config.crf:
+        to = run.workdir / "motion" / REFINED
+        soft_masks.write_all(to, clips, refined, "evidence, CRF")
+    values = {"network": evidence.digest(), "crf": config.crf}
     return Output(digest([flow, values]), values)
 
 
-def of_clip(run: Run, clip: Clip) -> Iterator[Float[np.ndarray, "h w"]]:
+def _to_grid(likely: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "hm wm 1"]:
+    size = evidence.grid_size(likely.shape)[::-1]
+    return cv2.resize(likely, size, interpolation=cv2.INTER_AREA)[..., None]
+
+
+def of_clip(
+    run: Run, clip: Clip, refined: bool = True
+) -> Iterator[Float[np.ndarray, "h w"]]:
     """Yield how likely each pixel of each frame moves on its own, in [0, 1].
 
     Args:
         run: Its motion stage is finished.
         clip: As it was trained on, with its cuts.
+        refined: False: before the CRF of `motion.crf`.
     """
-    if run.config.motion.evidence == "network":
-        soft = soft_masks.read(run.workdir / "motion" / SOFT, clip)
-        for one in soft:
+    config = run.config.motion
+    if config.evidence == "network":
+        kind = REFINED if refined and config.crf else SOFT
+        for one in soft_masks.read(run.workdir / "motion" / kind, clip):
             whole = one[..., 0].astype(np.float32)
             yield cv2.resize(whole, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
         return

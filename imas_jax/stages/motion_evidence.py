@@ -1,10 +1,13 @@
 """The motion evidence of every frame of a clip, read off a run's flow files.
 
 `flow/evidence.py` knows one frame; here its neighbours are brought together, a few at a
-time: memory does not grow with the clip.
+time: memory does not grow with the clip. Where flow was computed at several gaps, each
+frame believes most the gap at which things move by about `BEST`: less is mostly the
+flow's error, more is beyond what flow follows (measured in docs/experiments.md).
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -14,10 +17,15 @@ from imas_jax.data import clips as clips_lib
 from imas_jax.flow import evidence, files, steady
 
 REACH = max(evidence.OFFSETS)
+BEST = 3.0  # px at a short side of 240: 98th percentile of the flow less camera motion
+SPREAD = 0.5  # of the logarithm of that motion about BEST
 
 
 def of_clip(
-    network: evidence.Network, flow: files.FlowFolder, clip: clips_lib.Clip, gap: int
+    network: evidence.Network,
+    flow: files.FlowFolder,
+    clip: clips_lib.Clip,
+    gaps: Sequence[int],
 ) -> Iterator[Float[np.ndarray, "h w"]]:
     """Yield how likely each pixel moves on its own, [0, 1], frame by frame in order.
 
@@ -25,18 +33,59 @@ def of_clip(
 
     Args:
         network: From `evidence.load`.
-        flow: Holds the flow of every pair of `gap`.
+        flow: Holds the flow of every pair of every gap.
         clip: The clip, with its cuts.
-        gap: Frames between the two of a pair; neighbours are that far apart.
+        gaps: Frames between the two of a pair; neighbours are that far apart.
     """
     for start, end in clips_lib.shots(clip):
-        if end - start <= gap:
+        fitting = [gap for gap in sorted(gaps) if gap < end - start]
+        if not fitting:
             yield from np.zeros((end - start, *clip.size), np.float32)
             continue
-        window = _Window(flow, clip, gap, start, end)
-        entries = (window.entry(network, t) for t in range(start, end))
-        for likely in steady.steady(entries, gap):
+        found = (_at_gap(network, flow, clip, gap, start, end) for gap in fitting)
+        for looks in zip(*found, strict=True):
+            weights = weigh([scale for _, scale in looks])
+            likely = np.sum(
+                [w * one for w, (one, _) in zip(weights, looks, strict=True)],
+                axis=0,
+                dtype=np.float32,
+            )
             yield cv2.resize(likely, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def weigh(scales: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """Return how far to believe each gap, summing to 1.
+
+    Args:
+        scales: By gap, the narrowest first: how far things move, pixels.
+    """
+    away = np.log(np.asarray(scales) / BEST) / SPREAD
+    away[0] = min(away[0], 0)  # no narrower gap would be better
+    # Of the nearest one the weight is 1 before they are brought to a sum of 1.
+    weights = np.exp((np.square(away).min() - np.square(away)) / 2)
+    return weights / weights.sum()
+
+
+def _at_gap(
+    network: evidence.Network,
+    flow: files.FlowFolder,
+    clip: clips_lib.Clip,
+    gap: int,
+    start: int,
+    end: int,
+) -> Iterator[tuple[Float[np.ndarray, "h w"], float]]:
+    """Yield what a shot's frames show at one gap, and how far things move at it."""
+    window = _Window(flow, clip, gap, start, end)
+    scales: deque[float] = deque()
+
+    def entries() -> Iterator[steady.Entry]:
+        for t in range(start, end):
+            entry = window.entry(network, t)
+            scales.append(entry.scale)
+            yield entry
+
+    for likely in steady.steady(entries(), gap):
+        yield likely, scales.popleft()
 
 
 class _Window:

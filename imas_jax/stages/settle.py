@@ -46,8 +46,12 @@ MEASURED_AT = 240  # px of the short side at which `Facts.motion` counts pixels
 SLOW = 0.75  # px below which flow of neighbours is mostly its own error
 ENOUGH = 1.25  # px that a wider gap should reach
 GAPS = (1, 2, 4, 8)
+WORTH = 4.0  # px at half a gap up to which the learned evidence gains by that gap
 ORDINARY = 100  # frames up to which a clip gets STEPS
-STEPS, REFINE_STEPS = 200, 80
+STEPS = {"discover": 200, "refine": 80}
+# Taught by the evidence a network has less to find, and starts stage 2 less sure.
+TAUGHT_STEPS = {"discover": 100, "refine": 60}
+TAUGHT_RATE = 1e-3  # of stage 2, from scratch
 LONGEST = 500  # frames of a clip to train on: five times an ordinary clip's steps
 SHORT = 10  # frames below which a clip is worth a warning
 
@@ -220,9 +224,12 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     yield _size(facts)
     yield _frames(facts)
     if _is_open(config.flow.gaps):  # else no motion was measured
-        yield _gaps(facts)
+        yield _gaps(facts, config.motion.evidence == "network")
     weights = config.model.weights
+    taught = config.discover.motion_weight == 0
     network = GIVEN if weights else SCRATCH
+    if taught and not weights:
+        network = network | {"refine.learning_rate": TAUGHT_RATE}
     reason = f"{weights} is given" if weights else "no weights: learns from scratch"
     yield from (Choice(field, value, reason) for field, value in network.items())
     most = _get(config, "data.frames")
@@ -232,8 +239,8 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     # one length are to share what is compiled for the first.
     factor = round(4 * min(max(trained, ORDINARY), LONGEST) / ORDINARY) / 4
     reason = f"{trained} frames to learn from, at 4 pairs a step"
-    yield Choice("discover.steps", round(STEPS * factor), reason)
-    yield Choice("refine.steps", round(REFINE_STEPS * factor), reason)
+    for stage, steps in (TAUGHT_STEPS if taught else STEPS).items():
+        yield Choice(f"{stage}.steps", round(steps * factor), reason)
 
 
 def _size(facts: Facts) -> Choice:
@@ -260,17 +267,27 @@ def _frames(facts: Facts) -> Choice:
     return Choice("data.frames", LONGEST, reason)
 
 
-def _gaps(facts: Facts) -> Choice:
+def _gaps(facts: Facts, several: bool) -> Choice:
+    """Choose a gap for the motion loss and, behind it, those the evidence looks at."""
     motion = dict(facts.motion)
     if not facts.trains:
         return Choice("flow.gaps", (1,), "nothing is trained")
     told = ", ".join(f"{value:.2f} px at gap {gap}" for gap, value in motion.items())
-    if motion[1] >= SLOW:
-        return Choice("flow.gaps", (1,), f"neighbouring frames move enough ({told})")
-    wide = [gap for gap, value in motion.items() if value >= ENOUGH]
-    if not wide:
-        return Choice("flow.gaps", (1,), f"no stride shows more motion ({told})")
-    return Choice("flow.gaps", (min(wide),), f"slow motion ({told})")
+    first, reason = 1, f"neighbouring frames move enough ({told})"
+    if motion[1] < SLOW:
+        wide = [gap for gap, value in motion.items() if value >= ENOUGH]
+        first = min(wide, default=1)
+        reason = f"slow motion ({told})" if wide else f"no stride moves more ({told})"
+    gaps = [first]
+    if several:
+        longest = (min(facts.frames) - 1) // 4
+        gaps += [
+            gap
+            for gap in GAPS
+            if gap != first and (gap == 1 or motion[1] * gap / 2 < WORTH)
+            if gap <= max(longest, 1)
+        ]
+    return Choice("flow.gaps", tuple(gaps), reason)
 
 
 def _is_open(value: Any) -> bool:

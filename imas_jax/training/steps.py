@@ -46,26 +46,29 @@ def make_loss(
         `loss(params, batch_stats, sample, dropout_key)` giving the loss and
         `(metrics, new batch_stats)`.
     """
-    weight = 1.0 if stage == "discover" else config.refine.motion_weight
+    weight = config[stage].motion_weight
 
     def loss(
         params: Tree, batch_stats: Tree, sample: Sample, key: Any
     ) -> tuple[Array, tuple[Metrics, Tree]]:
         variables = {"params": params, "batch_stats": batch_stats}
-        prediction, updates = model.apply(
+        seen, updates = model.apply(
             variables,
             sample.frames,
             train=train,
             mutable=["batch_stats"],
             rngs={"dropout": key},
+            # Without the motion loss nothing looks at two frames together.
+            method=None if weight > 0 else "pair_logits",
         )
-        masks = jax.nn.softmax(prediction.logits, axis=-1)
-        seen = (config, variables, sample, masks, prediction)
-        if isinstance(model, AMD):
-            total, metrics = _photometric(model, *seen)
+        metrics: Metrics = {}
+        if weight > 0:
+            masks = jax.nn.softmax(seen.logits, axis=-1)
+            explain: Any = _photometric if isinstance(model, AMD) else _motion
+            total, metrics = explain(model, config, variables, sample, masks, seen)
+            total = weight * total
         else:
-            total, metrics = _motion(model, *seen)
-        total = weight * total
+            masks, total = jax.nn.softmax(seen, axis=-1), jnp.zeros(())
         if stage == "discover" and config.loss.entropy != "off":
             kinds = {"rcf": losses.entropy_rcf, "intended": losses.entropy}
             metrics["entropy"] = kinds[config.loss.entropy](masks)

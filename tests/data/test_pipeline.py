@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -274,3 +275,22 @@ def test_the_prefetch_thread_draws_ahead_and_ends_with_its_consumer():
     while any(t.name == "prefetch" for t in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_frames_apart_cover_every_frame_twice_and_want_no_flow(written):
+    config, found, root = written
+    less = training_set.apart(found)
+    for number, clip in enumerate(found.clips):
+        pairs = [pair for pair in less.pairs if pair.clip == number]
+        count = len(clip.frames)
+        for side in ("first", "second"):
+            assert sorted(getattr(pair, side) for pair in pairs) == list(range(count))
+        assert all(pair.first != pair.second for pair in pairs)
+    nowhere = dataclasses.replace(less, background="homography")
+    batches = pipeline.make_source(config, nowhere, "discover", root / "nothing")
+    batch = batches.batch(0)
+    assert not batch.flow_forward.any()
+    pair = less.pairs[batch.pair[0]]
+    frame = found.clips[pair.clip].read(pair.second)
+    np.testing.assert_array_equal(batch.frames[0, 1], frame)
+    assert training_set.memory_needed(less) < training_set.memory_needed(found)

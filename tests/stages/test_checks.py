@@ -110,3 +110,12 @@ def test_shards_without_tensorflow_are_refused_before_any_work(config, monkeypat
     for goal in ("prepare", "report"):
         assert "imas_jax[tfrecord]" in refused(config, goal)
     checks.check(config, "flow")
+
+
+@pytest.mark.parametrize("stage", ["discover", "refine"])
+def test_a_stage_with_nothing_to_learn_from_is_refused(config, stage):
+    config[stage].motion_weight = 0.0
+    if stage == "refine":
+        checks.check(config, "report")  # equation 8 is left
+        config.refine.appearance_weight = 0.0
+    assert f"{stage}.motion_weight = 0" in refused(config)

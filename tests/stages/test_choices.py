@@ -19,9 +19,16 @@ def test_an_ordinary_clip_gets_what_was_measured(frames):
     config, found = chosen(Facts((frames,), ((240, 426),), {1: 1.25}))
     assert set(found) == set(settle.FIELDS)
     measured = video.get_config()
-    davis.small_network(measured)
+    usual = davis.get_config()
+    davis.small_network(usual)
+    for field in settle.FIELDS:
+        section, name = field.split(".")
+        if section in ("model", "discover", "refine"):
+            measured[section][name] = usual[section][name]
     measured.data.update({"size": (0, 0), "frames": 0})
-    measured.flow.gaps = (1,)
+    measured.flow.gaps = (1, 2, 4)
+    measured.discover.steps, measured.refine.steps = 100, 60
+    measured.refine.learning_rate = settle.TAUGHT_RATE
     assert config.to_dict() == measured.to_dict()
 
 
@@ -55,13 +62,13 @@ def test_clips_of_several_sizes_get_the_usual_one():
 def test_clips_of_about_one_length_train_alike_and_share_what_is_compiled():
     lengths = (104, 110, 140, 155, 300)
     found = [chosen(Facts((n,), ((240, 426),), {1: 2.0}))[0] for n in lengths]
-    assert [c.discover.steps for c in found] == [200, 200, 300, 300, 600]
-    assert [c.refine.steps for c in found] == [80, 80, 120, 120, 240]
+    assert [c.discover.steps for c in found] == [100, 100, 150, 150, 300]
+    assert [c.refine.steps for c in found] == [60, 60, 90, 90, 180]
 
 
 @pytest.mark.parametrize(
     ("frames", "most", "steps"),
-    [((12,), 0, (200, 80)), ((250,), 0, (500, 200)), ((18000,), 500, (1000, 400))],
+    [((12,), 0, (100, 60)), ((250,), 0, (250, 150)), ((18000,), 500, (500, 300))],
 )
 def test_steps_grow_with_length_up_to_a_bound(frames, most, steps):
     config, found = chosen(Facts(frames, ((240, 426),), {1: 2.0}))
@@ -79,9 +86,34 @@ def test_steps_grow_with_length_up_to_a_bound(frames, most, steps):
     ],
 )
 def test_the_stride_is_the_smallest_that_shows_motion(motion, gap, said):
-    config, found = chosen(Facts((80,), ((240, 426),), motion))
+    facts = Facts((80,), ((240, 426),), motion)
+    config, found = chosen(facts, **{"motion.evidence": "otsu"})
     assert tuple(config.flow.gaps) == (gap,)
     assert said in found["flow.gaps"].reason
+    assert chosen(facts)[0].flow.gaps[0] == gap
+
+
+@pytest.mark.parametrize(
+    ("frames", "motion", "gaps"),
+    [
+        (80, {1: 30.0}, (1,)),
+        (80, {1: 3.0}, (1, 2)),
+        (80, {1: 1.5}, (1, 2, 4)),
+        (80, {1: 0.9}, (1, 2, 4, 8)),
+        (80, {1: 0.4, 2: 0.9, 4: 1.7, 8: 3.5}, (4, 1, 2, 8)),
+        (10, {1: 0.9}, (1, 2)),
+        (2, {1: 0.9}, (1,)),
+    ],
+)
+def test_the_evidence_looks_at_slow_things_over_wider_gaps(frames, motion, gaps):
+    config, _ = chosen(Facts((frames,), ((240, 426),), motion))
+    assert tuple(config.flow.gaps) == gaps
+
+
+def test_stage_1_without_the_evidence_gets_the_steps_it_was_measured_with():
+    config, _ = chosen(ORDINARY, **{"discover.motion_weight": 1.0})
+    assert (config.discover.steps, config.refine.steps) == (200, 80)
+    assert config.refine.learning_rate == settle.SCRATCH["refine.learning_rate"]
 
 
 def test_where_nothing_is_trained_every_frame_counts():

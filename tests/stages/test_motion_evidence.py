@@ -1,6 +1,7 @@
 import dataclasses
 
 import clip_writer
+import cv2
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ def setup(tmp_path_factory):
 
 def test_every_frame_gets_probabilities_at_the_clips_size(setup, network):
     clip, folder = setup
-    found = list(motion_evidence.of_clip(network, folder, clip, 1))
+    found = list(motion_evidence.of_clip(network, folder, clip, (1,)))
     assert len(found) == COUNT
     for likely in found:
         assert likely.shape == clip.size
@@ -64,12 +65,57 @@ def test_the_window_gives_what_the_whole_clip_would(setup):
 def test_nothing_is_read_across_a_cut(setup, network):
     clip, folder = setup
     cut = dataclasses.replace(clip, cuts=(4, 5))
-    whole = list(motion_evidence.of_clip(network, folder, clip, 1))
-    parts = list(motion_evidence.of_clip(network, folder, cut, 1))
+    whole = list(motion_evidence.of_clip(network, folder, clip, (1,)))
+    parts = list(motion_evidence.of_clip(network, folder, cut, (1,)))
     assert len(parts) == COUNT
     assert not parts[4].any()  # a shot of one frame
     assert not np.array_equal(parts[3], whole[3])
     first = dataclasses.replace(clip, frames=clip.frames[:4])
-    alone = list(motion_evidence.of_clip(network, folder, first, 1))
+    alone = list(motion_evidence.of_clip(network, folder, first, (1,)))
     for one, other in zip(parts[:4], alone, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A clip with its flow at two gaps."""
+    root = tmp_path_factory.mktemp("gaps")
+    clip_writer.write_clip(root / "frames" / "dog", COUNT)
+    config = clip_writer.config(root / "frames")
+    config.flow.gaps = (1, 2)
+    (clip,) = clips.find_clips(config.data)
+    flow.run(config, (clip,), root / "flow")
+    return clip, flow.flow_folder(config, root / "flow")
+
+
+def test_gaps_are_weighed_by_how_far_things_move(several, network):
+    clip, folder = several
+    alone = [
+        list(motion_evidence._at_gap(network, folder, clip, gap, 0, COUNT))
+        for gap in (1, 2)
+    ]
+    both = list(motion_evidence.of_clip(network, folder, clip, (2, 1)))
+    for near, wide, found in zip(*alone, both, strict=True):
+        shares = motion_evidence.weigh([near[1], wide[1]])
+        expected = shares[0] * near[0] + shares[1] * wide[0]
+        expected = cv2.resize(expected, clip.size[::-1]).astype(np.float32)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_gap_longer_than_a_shot_is_left_out(several, network):
+    clip, folder = several
+    cut = dataclasses.replace(clip, cuts=(2,))
+    both = list(motion_evidence.of_clip(network, folder, cut, (1, 2)))
+    near = list(motion_evidence.of_clip(network, folder, cut, (1,)))
+    np.testing.assert_array_equal(both[:2], near[:2])
+    assert not np.array_equal(both[2:], near[2:])
+
+
+def test_slow_things_are_believed_at_wide_gaps_and_fast_ones_at_the_narrowest():
+    slow, fast = ([speed * gap for gap in (1, 2, 4)] for speed in (0.7, 9.0))
+    assert motion_evidence.weigh(slow).argmax() == 2
+    assert motion_evidence.weigh(fast)[0] > 0.9
+    for scales in (slow, fast, [0.3, 0.3, 0.3], [90.0, 200.0, 400.0], [2.0]):
+        found = motion_evidence.weigh(scales)
+        assert found.sum() == pytest.approx(1)
+        assert (found >= 0).all()

@@ -7,7 +7,7 @@ from tiny import tiny_config, write_clip
 from imas_jax import protocol
 from imas_jax.evaluation import metrics
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, evaluate, motion
+from imas_jax.stages import align, evaluate, facts, motion
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +77,35 @@ def test_guidance_makes_stage_1_depend_on_who_says_what_moves(made):
     guided = Run(config, protocol.STAGES)
     assert guided.subset(guided.stages["discover"])["motion.evidence"] == "network"
     assert evaluate.wants_flow(guided)
+
+
+def test_refined_evidence_follows_the_image_and_is_what_later_stages_read(made):
+    truth, runs = made
+    config = runs["network"].config.copy_and_resolve_references().unlock()
+    config.motion.crf = "authors_post:iterations=5"
+    config.workdir = str(runs["network"].workdir.with_name("refined"))
+    run = Run(config.lock(), protocol.STAGES)
+    run.make("motion")
+    clip = clip_of(run)
+    raw = list(motion.of_clip(run, clip, refined=False))
+    np.testing.assert_array_equal(raw, list(motion.of_clip(runs["network"], clip)))
+    found = list(motion.of_clip(run, clip))
+
+    def score(likely):
+        pairs = zip(likely, truth, strict=True)
+        return np.mean([metrics.jaccard(one > align.SURE, m) for one, m in pairs])
+
+    assert score(found) > score(raw)
+    moving = align.moving_from_files(run)
+    np.testing.assert_array_equal(moving(clip, 1), found[1] > align.SURE)
+
+
+def test_another_solver_makes_the_refined_evidence_anew(made):
+    _, runs = made
+    config = runs["network"].config.copy_and_resolve_references().unlock()
+    told = []
+    for preset, solver in (("", "pydensecrf"), ("gwm", "lattice"), ("gwm", "pydensecrf")):
+        config.motion.crf, config.crf.solver = preset, solver
+        told.append(facts.evidence(Run(config, protocol.STAGES)))
+    assert told[0] == facts.evidence(runs["network"])
+    assert len(set(told)) == 3

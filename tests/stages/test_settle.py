@@ -35,8 +35,7 @@ def test_slow_motion_gets_a_stride(tmp_path):
     moved = settle.measure_motion((clip,))
     assert moved[1] < settle.SLOW
     assert moved[8] > settle.ENOUGH
-    (gap,) = settle.settle(config_of(tmp_path)).flow.gaps
-    assert gap > 1
+    assert settle.settle(config_of(tmp_path)).flow.gaps[0] > 1
 
 
 def test_a_very_short_clip_is_worth_a_warning(tmp_path, caplog):

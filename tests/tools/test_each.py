@@ -100,7 +100,7 @@ def test_every_clip_is_a_run_of_its_own_with_its_own_choices(config, tmp_path):
     for name in FRAMES:
         noted = tmp_path / "out/runs" / name / "discover/config.json"
         steps[name] = json.loads(noted.read_text())["config"]["discover.steps"]
-    assert steps == {"a bird": 200, "boat": 300}  # by the clip's frames, not by all
+    assert steps == {"a bird": 100, "boat": 150}  # by the clip's frames, not by all
 
 
 def test_masks_and_reports_of_all_clips_are_found_in_one_place(config, tmp_path):
@@ -146,7 +146,7 @@ def test_a_clips_choices_are_told_when_its_turn_comes(config, caplog):
     make(config, Fake())
     lines = caplog.messages
     turn = next(i for i, line in enumerate(lines) if "boat (2 of 2)" in line)
-    steps = [i for i, line in enumerate(lines) if "discover.steps = 300" in line]
+    steps = [i for i, line in enumerate(lines) if "discover.steps = 150" in line]
     assert len(steps) == 1
     assert steps[0] > turn
 

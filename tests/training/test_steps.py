@@ -114,6 +114,36 @@ def test_guidance_adds_the_weighted_distance_of_one_channel_to_the_evidence(conf
 
 
 @pytest.mark.parametrize("stage", ["discover", "refine"])
+def test_without_the_motion_loss_frames_are_seen_one_by_one(config, stage):
+    config.discover.evidence_weight = 1.0
+    model = make_model(config)
+    state = start(config, optax.sgd(0.1))
+    size = mask_size(config.model, tuple(config.augment.crop))
+    rng = np.random.default_rng(0)
+    nothing = jnp.full((2, *size, 2), jnp.nan)
+    frames = jnp.asarray(rng.normal(size=(2, 2, 32, 48, 3)), jnp.float32)
+    target = jnp.asarray(rng.uniform(size=(2, 2, *size)), jnp.float32)
+
+    def gradients(weight, flow):
+        config[stage].motion_weight = weight
+        loss = steps.make_loss(model, config, stage, (1,))
+        sample = Sample(frames, flow, flow, target)
+        gradient = jax.grad(loss, has_aux=True)
+        return gradient(state.params, state.batch_stats, sample, jax.random.key(0))
+
+    grads, (metrics, batch_stats) = gradients(0.0, nothing)
+    assert "motion" not in metrics
+    assert np.isfinite(metrics["loss"])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(grads["residual_head"]))
+    assert any(leaf.any() for leaf in jax.tree.leaves(grads["backbone"]))
+    # A sliver of the motion loss changes nothing but by that sliver.
+    others, (_, same) = gradients(1e-9, jnp.zeros_like(nothing))
+    chex.assert_trees_all_close(grads, others, rtol=1e-4, atol=1e-7)
+    del same["residual_head"], batch_stats["residual_head"]
+    chex.assert_trees_all_close(batch_stats, same, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["discover", "refine"])
 @pytest.mark.parametrize("number", [0, 1])
 def test_eight_devices_take_the_steps_of_one(stage, number):
     one, metrics_1 = take_steps(stage, 1)[number]
