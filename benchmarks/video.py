@@ -1,15 +1,20 @@
-"""`configs/video.py` clip by clip: J of the motion baseline, both stages and the CRF.
+"""`configs/video.py` on every sequence of a DAVIS folder: J from flow to final masks.
 
     python benchmarks/video.py --root=DAVIS-240p --out=benchmarks/results/video
 
-Each clip is a run of its own from random weights, as a user's own video would be.
-Without --clips every third sequence in alphabetical order is taken, a rule fixed before
-anything was measured; choices were made on other sequences. Further arguments
-(`--config.FIELD=VALUE`) go to every run, so that one choice can be compared.
+One `stage=each` a seed: each sequence is a run of its own from random weights, as a
+user's own video would be; a run that was killed goes on. Sequences in alphabetical
+order: choices are made on all but every third (number % 3 == 1); those are held out,
+and their mean is a line of its own. Further arguments (`--config.FIELD=VALUE`) go to
+every run, so that one choice can be compared with --against, an earlier --out: the
+difference is paired by sequence, with its standard error over sequences.
+
+Seconds are those of all stages, flow and report included, as their results note them.
 """
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -17,22 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
+# Heading, and what `evaluate` calls the row: label and kind.
 COLUMNS = (
-    ("baseline", "baseline"),
-    ("stage 1", "aligned"),
-    ("stage 2", "aligned"),
-    ("CRF", "aligned"),
-    ("stage 1", "oracle"),
-    ("stage 2", "oracle"),
+    ("motion baseline", "motion baseline", "baseline"),
+    ("evidence", "motion evidence, network", "baseline"),
+    ("evidence + CRF", "motion evidence, network, CRF", "baseline"),
+    ("stage 1", "stage 1", "aligned"),
+    ("stage 2", "stage 2", "aligned"),
+    ("stage 2 + CRF (the result)", "stage 2, CRF", "aligned"),
+    ("stage 2, oracle channel", "stage 2", "oracle"),
 )
-HEADER = (
-    "motion baseline",
-    "stage 1",
-    "stage 2",
-    "stage 2 + CRF (the result)",
-    "stage 1, oracle channel",
-    "stage 2, oracle channel",
-)
+BASELINE, RESULT = 0, 5
 
 
 def main() -> None:
@@ -41,93 +41,146 @@ def main() -> None:
     parser.add_argument("--clips", default="")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-video"))
+    parser.add_argument("--against", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     known, overrides = parser.parse_known_args()
-    folders = sorted(next(known.root.glob("JPEGImages/*")).iterdir())
-    names = [folder.name for folder in folders][::3]
-    clips = known.clips.split(",") if known.clips else names
-    rows = [
-        run(known.root, known.work, clip, int(seed), overrides)
-        for seed in known.seeds.split(",")
-        for clip in clips
-    ]
+    every = [f.name for f in sorted(next(known.root.glob("JPEGImages/*")).iterdir())]
+    clips = known.clips.split(",") if known.clips else every
+    seeds = [int(seed) for seed in known.seeds.split(",")]
+    rows = []
+    for seed in seeds:
+        workdir = known.work / f"seed-{seed}"
+        run(known.root, workdir, clips, seed, overrides)
+        for clip in clips:
+            row = read(workdir / "runs" / clip)
+            held_out = every.index(clip) % 3 == 1
+            rows.append({"clip": clip, "seed": seed, "held_out": held_out, **row})
     known.out.parent.mkdir(parents=True, exist_ok=True)
     known.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    text = table(rows, clips, known.root, overrides)
+    text = table(rows, seeds, known.root, overrides)
+    if known.against:
+        text += compare(rows, json.loads(known.against.read_text()), known.against.name)
     known.out.with_suffix(".md").write_text(text)
     sys.stdout.write(text)
 
 
-def run(root: Path, work: Path, clip: str, seed: int, overrides: list[str]) -> dict:
-    """Run one clip, or what is left of it; read scores and the stages' seconds."""
-    workdir = work / f"{clip}-{seed}"
+def run(
+    root: Path, workdir: Path, clips: list[str], seed: int, overrides: list[str]
+) -> None:
+    """Run all clips, or what is left of them."""
+    listed = "".join(f"'{clip}'," for clip in clips)
     subprocess.run(
         [
             sys.executable,
             "-m",
             "imas_jax.main",
             "--config=configs/video.py",
+            "--config.stage=each",
             f"--config.data.root={root}",
             "--config.data.layout=davis",
-            f"--config.data.sequences=('{clip}',)",
+            "--config.data.partial=True",
+            f"--config.data.sequences=({listed})",
             f"--config.seed={seed}",
             f"--config.workdir={workdir}",
             *overrides,
         ],
         check=True,
-        capture_output=True,
     )
+
+
+def read(workdir: Path) -> dict:
+    """Read the scores of a clip's run and the seconds of its stages."""
     stages = (json.loads(p.read_text()) for p in workdir.glob("*/result.json"))
-    seconds = sum(stage["seconds"] for stage in stages)
-    methods = json.loads((workdir / "evaluate/metrics.json").read_text())["methods"]
-    scores = []
-    for label, kind in COLUMNS:
-        found = [m for m in methods if m["kind"] == kind and matches(label, m["label"])]
-        scores.append(
-            found[0]["protocols"]["frame_mean"]["jaccard"]["mean"] if found else None
-        )
-    row = {"clip": clip, "seed": seed, "seconds": round(seconds, 1), "scores": scores}
-    sys.stderr.write(json.dumps(row) + "\n")
-    return row
+    seconds = round(sum(stage["seconds"] for stage in stages), 1)
+    metrics = json.loads((workdir / "evaluate/metrics.json").read_text())
+    scores: list[float | None] = []
+    frames = 0
+    for _, label, kind in COLUMNS:
+        found = [
+            method["protocols"]["frame_mean"]
+            for method in metrics["methods"]
+            if method["kind"] == kind and matches(label, method["label"])
+        ]
+        scores.append(found[0]["jaccard"]["mean"] if found else None)
+        frames = max(frames, *(one["frames"] for one in found), 0)
+    return {"frames": frames, "seconds": seconds, "scores": scores}
 
 
 def matches(wanted: str, label: str) -> bool:
-    """Tell whether a row of the metrics is the wanted column."""
-    if wanted == "CRF":
-        return "CRF" in label
-    return wanted in label and "CRF" not in label
+    """Tell whether a row of the metrics is the wanted column, whatever its preset."""
+    if wanted.endswith("CRF"):
+        return label.startswith(wanted)
+    return label == wanted
 
 
-def table(rows: list[dict], clips: list[str], root: Path, overrides: list[str]) -> str:
-    """Format the mean over seeds of every clip, J frame mean in percent."""
-    seeds = sorted({row["seed"] for row in rows})
-    by_run = {(row["clip"], row["seed"]): row["scores"] for row in rows}
-    values = np.array(
-        [[by_run[c, s] for s in seeds] for c in clips],
-        float,
-    )
+def means(rows: list[dict]) -> np.ndarray:
+    """Return J of every column, percent, mean over all frames of all rows."""
+    scores = np.array([row["scores"] for row in rows], float)
+    weights = np.array([row["frames"] for row in rows], float)
+    return 100 * (scores * weights[:, None]).sum(0) / weights.sum()
+
+
+def table(rows: list[dict], seeds: list[int], root: Path, overrides: list[str]) -> str:
+    """Format every clip, mean over seeds, and the frame means of both parts."""
+    clips = list(dict.fromkeys(row["clip"] for row in rows))
+    command = " ".join(sys.argv).replace(str(root), root.name)
     lines = [
         f"# configs/video.py on {len(clips)} single clips, seeds {seeds}",
         "",
-        f"`python {' '.join(sys.argv).replace(str(root), root.name)}`",
+        f"    python {command}",
         "",
-        f"{platform.machine()}, CPU only; J frame_mean, percent, mean over seeds.",
+        f"{os.cpu_count()} cores ({platform.machine()}), no accelerator. J frame_mean, "
+        "percent, mean over seeds.",
         f"Overrides: {' '.join(overrides) or 'none'}.",
         "",
-        "| clip | " + " | ".join(HEADER) + " | seconds |",
-        "|---|" + "---|" * (len(HEADER) + 1),
+        "| clip | frames | " + " | ".join(c[0] for c in COLUMNS) + " | seconds |",
+        "|---|" + "---|" * (len(COLUMNS) + 2),
     ]
-    for number, clip in enumerate(clips):
-        times = [r["seconds"] for r in rows if r["clip"] == clip]
-        cells = " | ".join(f"{100 * v:.1f}" for v in values[number].mean(0))
-        lines.append(f"| {clip} | {cells} | {np.mean(times):.0f} |")
-    means = values.mean(axis=(0, 1))
-    lines.append("| **mean** | " + " | ".join(f"**{100 * v:.1f}**" for v in means))
-    lines[-1] += f" | {np.mean([r['seconds'] for r in rows]):.0f} |"
-    by_seed = (values[..., 3] - values[..., 0]).mean(axis=0)
-    lines += ["", "Result minus baseline, by seed: "]
-    lines[-1] += ", ".join(f"{100 * gain:+.1f}" for gain in by_seed) + " points of J."
+    parts = [(clip, [row for row in rows if row["clip"] == clip]) for clip in clips]
+    for clip, own in parts:
+        label = clip + " (held out)" * own[0]["held_out"]
+        lines.append(line(label, own, len(seeds)))
+    for label, wanted in (
+        ("chosen on", [row for row in rows if not row["held_out"]]),
+        ("held out", [row for row in rows if row["held_out"]]),
+        ("all", rows),
+    ):
+        if wanted:
+            lines.append(line(f"**{label}**", wanted, len(seeds)))
+    seconds = [row["seconds"] for row in rows]
+    lines += ["", f"Seconds: median {np.median(seconds):.0f}, most {max(seconds):.0f}."]
+    for seed in seeds:
+        own = means([row for row in rows if row["seed"] == seed])
+        lines.append(
+            f"Seed {seed}: result {own[RESULT]:.1f}, baseline {own[BASELINE]:.1f}."
+        )
     return "\n".join(lines) + "\n"
+
+
+def line(label: str, rows: list[dict], seeds: int) -> str:
+    """Return one row of the table."""
+    cells = ["-" if np.isnan(value) else f"{value:.1f}" for value in means(rows)]
+    frames = sum(row["frames"] for row in rows) // seeds
+    seconds = float(np.median([row["seconds"] for row in rows]))
+    return f"| {label} | {frames} | {' | '.join(cells)} | {seconds:.0f} |"
+
+
+def compare(rows: list[dict], others: list[dict], name: str) -> str:
+    """Return the paired difference of the result to another run of this script."""
+    theirs = {(row["clip"], row["seed"]): row["scores"][RESULT] for row in others}
+    by_clip: dict[str, list[float]] = {}
+    for row in rows:
+        other = theirs.get((row["clip"], row["seed"]))
+        if other is not None:
+            gain = 100 * (row["scores"][RESULT] - other)
+            by_clip.setdefault(row["clip"], []).append(gain)
+    gains = np.array([np.mean(gains) for gains in by_clip.values()])
+    error = gains.std(ddof=1) / np.sqrt(len(gains))
+    return (
+        f"\nResult less that of {name}: {gains.mean():+.1f} ± {error:.1f} points "
+        f"(standard error over {len(gains)} sequences), "
+        f"better on {(gains > 0).sum()}.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def data() -> ConfigDict:
             "resolution": "",  # DAVIS subfolder; "" takes the only or the 480p one
             "split": "trainval",  # image set to train on: all sequences (paper)
             "sequences": (),  # only these; () takes all of the split
-            # (h, w) every frame is resized to; (0, 0) keeps the file's. Here and below
-            # -1 is chosen by what the clips are, with the reason (data/choices.py).
+            # (h, w) of all frames; (0, 0) the file's. -1 is chosen (stages/settle.py)
             "size": (0, 0),
             "cuts": "off",  # off | find: no pair of frames reaches across a scene cut
             "frames": 0,  # of each clip to train on, spread evenly; 0 all, -1 chosen
@@ -182,7 +181,7 @@ def discover() -> ConfigDict:
             "ema": 0.0,  # decay of averaged parameters; 0 is off (RCF 0.999, stage 2)
             "checkpoint_every": 1000,
             "log_every": 50,
-            "motion_weight": 1.0,  # 0: no flow is read, frames are seen one by one (ours)
+            "motion_weight": 1.0,  # 0: no flow is read, frames seen alone (ours)
             "evidence_weight": 0.0,  # pull of the motion evidence (paper: none; ours)
         }
     )

@@ -244,6 +244,7 @@ def is_written(training_set: TrainingSet, clip: int, place: Path) -> bool:
 def clip_digest(training_set: TrainingSet, clip: int) -> str:
     """Return 12 hex digits of all that a clip's records depend on."""
     record = training_set.clips[clip]
+    assert training_set.flow is not None  # shards hold flow
     told = {
         "version": RECORD_VERSION,
         "size": record.size,

@@ -40,9 +40,7 @@ def work(run: Run) -> Output:
     network, folder = evidence.load(), inputs.flow(run)
 
     def found(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
-        for one in motion_evidence.of_clip(
-            network, folder, clip, run.config.flow.gaps
-        ):
+        for one in motion_evidence.of_clip(network, folder, clip, run.config.flow.gaps):
             yield _to_grid(one)  # on which it was computed
 
     def refined(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:

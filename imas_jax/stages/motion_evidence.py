@@ -53,8 +53,8 @@ def of_clip(
             yield cv2.resize(likely, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def weigh(scales: Sequence[float]) -> Float[np.ndarray, " n"]:
-    """Return how far to believe each gap, summing to 1.
+def weigh(scales: Sequence[float]) -> np.ndarray:
+    """Return how far to believe each gap, `(n,)`, summing to 1.
 
     Args:
         scales: By gap, the narrowest first: how far things move, pixels.

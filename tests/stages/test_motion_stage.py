@@ -104,7 +104,11 @@ def test_another_solver_makes_the_refined_evidence_anew(made):
     _, runs = made
     config = runs["network"].config.copy_and_resolve_references().unlock()
     told = []
-    for preset, solver in (("", "pydensecrf"), ("gwm", "lattice"), ("gwm", "pydensecrf")):
+    for preset, solver in (
+        ("", "pydensecrf"),
+        ("gwm", "lattice"),
+        ("gwm", "pydensecrf"),
+    ):
         config.motion.crf, config.crf.solver = preset, solver
         told.append(facts.evidence(Run(config, protocol.STAGES)))
     assert told[0] == facts.evidence(runs["network"])
