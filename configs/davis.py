@@ -265,8 +265,8 @@ def predict() -> ConfigDict:
             "binarize": "argmax",  # argmax (RCF, final) | threshold
             "threshold": 0.35,  # RCF, with binarize = "threshold"
             "whole_clip": "off",  # as target.whole_clip, on the final masks
-            # Also write the object's probability, one grey PNG a frame, before the CRF.
-            "soft_masks": False,
+            "soft_masks": False,  # also the network's probabilities, grey PNGs
+            "evidence": 0.0,  # share of the motion evidence in final masks (ours)
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)
         }
     )

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.model.channels = 2  # the object and the rest
     config.augment.update({"scale": (1.0, 1.0), "photometric": False})
     config.target.crf = config.predict.crf = CRF
+    config.predict.evidence = 0.3
     config.model.update({"backbone": "auto", "width": -1})
     config.model.update({"head_width": -1, "head_dilation": -1})
     config.discover.update({"steps": -1, "learning_rate": -1.0})

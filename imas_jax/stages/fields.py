@@ -343,6 +343,7 @@ TABLE: dict[str, Row] = {
     "predict.threshold": (_BELOW_1, "above it a pixel is object"),
     "predict.whole_clip": (_TOGETHER, "masks agree over the clip"),
     "predict.soft_masks": (Flag(), "write probabilities too"),
+    "predict.evidence": (_SHARE, "of the motion evidence in final masks"),
     "predict.crf": (_CRF, "a CRF preset; '' is none"),
     "evaluate.split": (Text(), "image set to score; '' is every sequence"),
     "evaluate.oracle": (Flag(), "score every channel too"),

@@ -60,6 +60,7 @@ def binary_masks(
     soft: SoftMasks | np.ndarray,
     channels: tuple[int, ...],
     preset: str,
+    evidence: Iterator[Float[np.ndarray, "h w"]] | None = None,
 ) -> Iterator[Bool[np.ndarray, "h w"]]:
     """Turn a clip's soft masks into binary ones at the files' own size, in order.
 
@@ -72,9 +73,11 @@ def binary_masks(
         soft: Its soft masks `(t, hm, wm, c)`.
         channels: The object's channels.
         preset: Post-processing CRF, or "" for none.
+        evidence: The motion evidence of the same frames, which has a share of
+            `predict.evidence` in the probability; None for no share.
     """
     together = run.config.predict.whole_clip
-    if not preset and together == whole_clip.OFF:
+    if not preset and together == whole_clip.OFF and evidence is None:
         for frame in soft:
             whole = to_frame(frame.astype(np.float32), clip.native_size)
             yield binary(run, whole, channels)
@@ -82,6 +85,12 @@ def binary_masks(
     found = object_probabilities(run, clip, soft, channels, together)
     size = clip.size if preset else clip.native_size
     whole = (to_frame(frame[..., None], size)[..., 0] for frame in found)
+    if evidence is not None:
+        share = np.float32(run.config.predict.evidence)
+        whole = (
+            (1 - share) * frame + share * to_frame(one[..., None], size)[..., 0]
+            for frame, one in zip(whole, evidence, strict=True)
+        )
     if not preset:
         # Channels are one by now: what is likelier object than not.
         yield from (frame > 0.5 for frame in whole)

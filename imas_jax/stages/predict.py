@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from imas_jax.appearance import alignment, whole_clip
 from imas_jax.data.clips import Clip
 from imas_jax.progress import duration, progress
 from imas_jax.report import drawing
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import inputs, network, object_masks, soft_masks
+from imas_jax.stages import inputs, motion, network, object_masks, soft_masks
 from imas_jax.stages.predictor import Predictor, to_frame
 
 SOFT, MASKS, SOFT_PICTURES = "soft", "masks", "soft_masks"
@@ -59,6 +60,19 @@ def work(run: Run) -> Output:
     )
 
 
+def _evidence(
+    run: Run, clip: Clip, first: int
+) -> Iterator[Float[np.ndarray, "h w"]] | None:
+    """Return the motion evidence from a frame on; None where it has no say."""
+    if run.config.predict.evidence == 0 or run.brought_in("align"):
+        return None
+    trained = inputs.trained(run.config, clip)
+    if len(trained.frames) < len(clip.frames):
+        logging.info("%s: flow of some frames only, masks by appearance", clip.name)
+        return None
+    return itertools.islice(motion.of_clip(run, trained), first, None)
+
+
 def _write_pngs(
     run: Run, folder: Path, clip: Clip, channels: tuple[int, ...]
 ) -> Iterator[None]:
@@ -74,9 +88,10 @@ def _write_pngs(
     yield from itertools.repeat(None, first)
     if first == len(names):
         return
+    evidence = _evidence(run, clip, first)
     clip = dataclasses.replace(clip, frames=clip.frames[first:])
     soft = soft.rest(first)
-    found = object_masks.binary_masks(run, clip, soft, channels, config.crf)
+    found = object_masks.binary_masks(run, clip, soft, channels, config.crf, evidence)
     for t, (name, mask) in enumerate(zip(names[first:], found, strict=True)):
         if config.soft_masks:
             whole = to_frame(soft[t].astype(np.float32), clip.native_size)

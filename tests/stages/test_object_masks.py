@@ -60,3 +60,26 @@ def test_flow_of_other_gaps_is_refused(clip_run):
     other = Run(config.lock(), protocol.STAGES)
     with pytest.raises(UserError, match="gap 1"):
         next(object_masks.object_probabilities(other, clip, soft, (2,), "on"))
+
+
+def test_the_motion_evidence_has_its_share_of_the_probability(clip_run):
+    run, clip, soft, truth = clip_run
+    config = run.config.copy_and_resolve_references().unlock()
+    config.predict.whole_clip = "off"
+
+    def found(share, evidence):
+        config.predict.evidence = share
+        mixed = Run(config.copy_and_resolve_references().lock(), protocol.STAGES)
+        return np.stack(
+            list(object_masks.binary_masks(mixed, clip, soft, (2,), "", evidence))
+        )
+
+    moving = [one.astype(np.float32) for one in truth]
+    np.testing.assert_array_equal(found(1.0, iter(moving)), truth)
+    # Alone, the likeliest of three channels wins, with evidence what is above a half.
+    assert (found(0.0, iter(moving)) == found(0.3, None)).mean() > 0.99
+    # Frame 4's own mask is missing: three tenths cannot bring it back, six can.
+    assert not found(0.3, iter(moving))[4].any()
+    assert (found(0.6, iter(moving))[4] == truth[4]).mean() > 0.98
+    with pytest.raises(ValueError, match="zip"):
+        found(0.3, iter(moving[1:]))
