@@ -23,7 +23,6 @@ from imas_jax.stages import motion as stage_motion
 from imas_jax.stages.predictor import Predictor, to_frame
 
 SOFT = "soft"
-SURE = 0.5  # probability above which evidence counts as moving
 # (clip, frame index, candidates at the clip's frame size) -> their scores.
 Judge = Callable[[Clip, int, alignment.CandidateMasks], alignment.FrameScores]
 Moving = Callable[[Clip, int], Bool[np.ndarray, "h w"]]
@@ -131,7 +130,7 @@ def moving_from_files(run: Run) -> Moving:
 
     @functools.lru_cache(maxsize=1)
     def of(clip: Clip) -> list[Bool[np.ndarray, "h w"]]:
-        return [one > SURE for one in stage_motion.of_clip(run, clip)]
+        return [one > stage_motion.SURE for one in stage_motion.of_clip(run, clip)]
 
     return lambda clip, t: of(clip)[t]
 

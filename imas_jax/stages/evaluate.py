@@ -234,11 +234,11 @@ def _evidence(run: Run, scored: Sequence[Scored], preset: str) -> protocol.Entry
     def moving(one: Scored) -> Iterator[Mask]:
         clip = inputs.trained(run.config, one.clip)
         likely = motion.of_clip(run, clip, refined=bool(preset))
-        return (found > align.SURE for found in likely)
+        return (found > motion.SURE for found in likely)
 
     label = f"motion evidence, {run.config.motion.evidence}"
     label += f", CRF {preset}" if preset else ""
-    rule = f"threshold={align.SURE}"
+    rule = f"threshold={motion.SURE}"
     return protocol.Entry(label, "baseline", _score(scored, moving, label), rule)
 
 

@@ -12,10 +12,11 @@ is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1
 pulled to it, so that which channel takes the object is not left to chance.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import cv2
 import numpy as np
+from absl import logging
 from jaxtyping import Float, UInt8
 
 from imas_jax.appearance import crf
@@ -28,6 +29,9 @@ from imas_jax.stages import inputs, motion_baseline, motion_evidence, soft_masks
 
 SOFT, REFINED = "soft", "refined"
 KINDS = ("otsu", "network")
+SURE = 0.5  # probability above which evidence counts as moving
+STILL = 1e-4  # share of a clip's pixels that move, below which nothing was found
+NOTHING = "nothing seems to move on its own: its masks are empty or guesses"
 # The channel that is guided; not the first, which `model.still_background` holds still.
 GUIDED = 1
 
@@ -58,8 +62,21 @@ def work(run: Run) -> Output:
     if config.crf:
         to = run.workdir / "motion" / REFINED
         soft_masks.write_all(to, clips, refined, "evidence, CRF")
+    moving = {clip.name: _share_moving(run, clip) for clip in clips}
+    for name in still(moving):
+        logging.warning("%s: %s", name, NOTHING)
     values = {"network": evidence.digest(), "crf": config.crf}
-    return Output(digest([flow, values]), values)
+    return Output(digest([flow, values]), {**values, "moving": moving})
+
+
+def still(moving: Mapping[str, float]) -> list[str]:
+    """Return the clips in which nothing was found, of a result's `moving`."""
+    return [name for name, share in moving.items() if share < STILL]
+
+
+def _share_moving(run: Run, clip: Clip) -> float:
+    shares = [float((one > SURE).mean()) for one in of_clip(run, clip)]
+    return round(float(np.mean(shares)), 6)
 
 
 def _to_grid(likely: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "hm wm 1"]:

@@ -18,7 +18,7 @@ from imas_jax.evaluation import tables
 from imas_jax.report import curves, document, drawing, movie
 from imas_jax.runs.records import flatten, versions
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import evaluate, flow, inputs, report_frames
+from imas_jax.stages import evaluate, flow, inputs, motion, report_frames
 from imas_jax.stages.predict import MASKS
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
@@ -117,6 +117,7 @@ def _panels(run: Run) -> Iterator[curves.Panel]:
         "loss": "",
         "motion": PX,
         "photometric": "",
+        "evidence": "",
         "appearance": "",
         "entropy": "nat",
         "learning_rate": "",
@@ -180,7 +181,10 @@ def _targets(run: Run) -> tables.Table | None:
 
 
 def _warnings(run: Run) -> Iterator[str]:
-    """Say which clips have flow of little use."""
+    """Say which clips have flow of little use, or nothing that moves."""
+    if "motion" in _made(run):
+        moving = run.values("motion").get("moving", {})
+        yield from (f"{clip}: {motion.NOTHING}" for clip in motion.still(moving))
     if "flow" not in _made(run):
         return
     for clip, signals in run.values("flow")["quality"].items():

@@ -7,7 +7,7 @@ from tiny import tiny_config, write_clip
 from imas_jax import protocol
 from imas_jax.evaluation import metrics
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, evaluate, facts, motion
+from imas_jax.stages import align, evaluate, facts, motion, report
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_network_sees_the_square_and_otsu_writes_nothing(made):
     truth, runs = made
     found = motion.of_clip(runs["network"], clip_of(runs["network"]))
     pairs = zip(found, truth, strict=True)
-    assert np.mean([metrics.jaccard(one > align.SURE, m) for one, m in pairs]) > 0.5
+    assert np.mean([metrics.jaccard(one > motion.SURE, m) for one, m in pairs]) > 0.5
     assert not (runs["otsu"].workdir / "motion" / motion.SOFT).exists()
 
 
@@ -64,7 +64,7 @@ def test_what_judges_channels_is_the_evidence(made):
     run = runs["network"]
     clip, moving = clip_of(run), align.moving_from_files(run)
     for t, one in enumerate(motion.of_clip(run, clip)):
-        np.testing.assert_array_equal(moving(clip, t), one > align.SURE)
+        np.testing.assert_array_equal(moving(clip, t), one > motion.SURE)
 
 
 def test_guidance_makes_stage_1_depend_on_who_says_what_moves(made):
@@ -93,11 +93,11 @@ def test_refined_evidence_follows_the_image_and_is_what_later_stages_read(made):
 
     def score(likely):
         pairs = zip(likely, truth, strict=True)
-        return np.mean([metrics.jaccard(one > align.SURE, m) for one, m in pairs])
+        return np.mean([metrics.jaccard(one > motion.SURE, m) for one, m in pairs])
 
     assert score(found) > score(raw)
     moving = align.moving_from_files(run)
-    np.testing.assert_array_equal(moving(clip, 1), found[1] > align.SURE)
+    np.testing.assert_array_equal(moving(clip, 1), found[1] > motion.SURE)
 
 
 def test_another_solver_makes_the_refined_evidence_anew(made):
@@ -113,3 +113,19 @@ def test_another_solver_makes_the_refined_evidence_anew(made):
         told.append(facts.evidence(Run(config, protocol.STAGES)))
     assert told[0] == facts.evidence(runs["network"])
     assert len(set(told)) == 3
+
+
+def test_a_clip_in_which_nothing_moves_is_told_of(made, tmp_path, caplog):
+    _, runs = made
+    assert not motion.still(runs["network"].values("motion")["moving"])
+    folder = tmp_path / "stone"
+    write_clip(folder, frames=1, size=(96, 128))
+    for t in range(1, 6):
+        (folder / f"{t:05d}.png").write_bytes((folder / "00000.png").read_bytes())
+    config = tiny_config(folder, tmp_path / "run")
+    config.motion.evidence = "network"
+    run = Run(config.lock(), protocol.STAGES)
+    run.make("motion")
+    assert motion.still(run.values("motion")["moving"]) == ["stone"]
+    assert f"stone: {motion.NOTHING}" in caplog.messages
+    assert f"stone: {motion.NOTHING}" in list(report._warnings(run))
