@@ -30,6 +30,8 @@ WEIGHTS = flags.DEFINE_string("weights", "", "RAFT checkpoint; without one, DIS"
 EVIDENCE = flags.DEFINE_string("evidence", str(evidence.WEIGHTS), "the network's")
 FLOW = flags.DEFINE_string("flow", "runs/evidence_flow", "where flow is kept")
 SEQUENCES = flags.DEFINE_list("sequences", [], "only these")
+SIZE = flags.DEFINE_integer("size", 480, "short side DIS sees frames at; 0: theirs")
+GAPS = flags.DEFINE_list("gaps", ["1", "2", "4"], "of the pairs, as far as they help")
 STRIDE = flags.DEFINE_integer("stride", 1, "frames between those that are scored")
 OUT = flags.DEFINE_string("out", "", "JSON file to add the rows to")
 
@@ -44,7 +46,9 @@ def main(_: list[str]) -> None:
     rows = []
     for clip in found:
         spent: list[float] = []
-        likely = timed(motion_evidence.of_clip(network, folder, clip, (1,)), spent)
+        likely = timed(
+            motion_evidence.of_clip(network, folder, clip, config.flow.gaps), spent
+        )
         truths = annotations.annotated_frames(config.data, clip)
         otsu, learned = [], []
         for t, probability in enumerate(likely):
@@ -110,8 +114,10 @@ def make_config() -> ConfigDict:
     """Return the config of the clips and their flow."""
     config = all_of(davis.get_config())
     config.data.sequences = tuple(SEQUENCES.value)
+    config.flow.update({"size": SIZE.value, "gaps": tuple(map(int, GAPS.value))})
     if WEIGHTS.value:
-        config.flow.update({"estimator": "raft", "weights": WEIGHTS.value})
+        more = {"estimator": "raft", "weights": WEIGHTS.value, "size": 0}
+        config.flow.update(more)
     return config
 
 

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.layout = "auto"
     davis.small_network(config)
     config.data.update({"size": (-1, -1), "cuts": "find", "frames": -1})
-    config.flow.gaps = (-1,)
+    config.flow.update({"gaps": (-1,), "size": -1})
     # Whatever the clip, the learned evidence, at the gaps that suit its motion and
     # refined by the image, finds more than stage 1 does alone: stage 1 is pulled to it,
     # and stage 2 corrects it by appearance (docs/experiments.md).

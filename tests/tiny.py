@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     """Build the same as a config file does, for tests of the command line."""
     config = video.get_config()
     config.data.update({"size": (0, 0), "frames": 0})
-    config.flow.gaps = (1,)
+    config.flow.update({"gaps": (1,), "size": 0})
     # The paper's losses. Otsu: nothing to compile.
     config.motion.update({"evidence": "otsu", "crf": ""})
     config.discover.update({"motion_weight": 1.0, "evidence_weight": 0.0, "ema": 0.0})

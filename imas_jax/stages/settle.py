@@ -30,6 +30,7 @@ FIELDS = (
     "data.size",
     "data.frames",
     "flow.gaps",
+    "flow.size",
     "model.backbone",
     "model.width",
     "model.head_width",
@@ -46,6 +47,7 @@ MEASURED_AT = 240  # px of the short side at which `Facts.motion` counts pixels
 SLOW = 0.75  # px below which flow of neighbours is mostly its own error
 ENOUGH = 1.25  # px that a wider gap should reach
 GAPS = (1, 2, 4, 8)
+ENLARGED = 480  # px of the short side at which DIS finds more than on 240
 WORTH = 4.0  # px at half a gap up to which the learned evidence gains by that gap
 ORDINARY = 100  # frames up to which a clip gets STEPS
 STEPS = {"discover": 200, "refine": 80}
@@ -225,6 +227,7 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     yield _frames(facts)
     if _is_open(config.flow.gaps):  # else no motion was measured
         yield _gaps(facts, config.motion.evidence == "network")
+    yield _flow_size(config, facts)
     weights = config.model.weights
     taught = config.discover.motion_weight == 0
     network = GIVEN if weights else SCRATCH
@@ -288,6 +291,17 @@ def _gaps(facts: Facts, several: bool) -> Choice:
             if gap <= max(longest, 1)
         ]
     return Choice("flow.gaps", tuple(gaps), reason)
+
+
+def _flow_size(config: ConfigDict, facts: Facts) -> Choice:
+    shortest = min(min(size) for size in facts.sizes)
+    if config.flow.estimator != "dis":
+        return Choice(
+            "flow.size", 0, f"{config.flow.estimator} sees frames as they are"
+        )
+    if shortest >= ENLARGED:
+        return Choice("flow.size", 0, "frames are large enough for flow")
+    return Choice("flow.size", ENLARGED, "DIS finds more on enlarged frames")
 
 
 def _is_open(value: Any) -> bool:

@@ -26,7 +26,7 @@ def test_an_ordinary_clip_gets_what_was_measured(frames):
         if section in ("model", "discover", "refine"):
             measured[section][name] = usual[section][name]
     measured.data.update({"size": (0, 0), "frames": 0})
-    measured.flow.gaps = (1, 2, 4)
+    measured.flow.update({"gaps": (1, 2, 4), "size": 480})
     measured.discover.steps, measured.refine.steps = 100, 60
     measured.refine.learning_rate = settle.TAUGHT_RATE
     assert config.to_dict() == measured.to_dict()
@@ -114,6 +114,17 @@ def test_stage_1_without_the_evidence_gets_the_steps_it_was_measured_with():
     config, _ = chosen(ORDINARY, **{"discover.motion_weight": 1.0})
     assert (config.discover.steps, config.refine.steps) == (200, 80)
     assert config.refine.learning_rate == settle.SCRATCH["refine.learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "size", "wanted"),
+    [("dis", (240, 428), 480), ("dis", (480, 854), 0), ("raft", (240, 428), 0)],
+)
+def test_dis_sees_small_frames_enlarged(estimator, size, wanted):
+    facts = Facts((80,), (size,), {1: 2.0})
+    config, found = chosen(facts, **{"flow.estimator": estimator})
+    assert config.flow.size == wanted
+    assert found["flow.size"].reason
 
 
 def test_where_nothing_is_trained_every_frame_counts():

@@ -75,6 +75,7 @@ SET = {
     "data.size": (48, 64),
     "data.frames": 9,
     "flow.gaps": (2,),
+    "flow.size": 64,
     "model.backbone": "resnet18",
     "model.width": 8,
     "model.head_width": 24,
