@@ -46,9 +46,8 @@ def main(_: list[str]) -> None:
     rows = []
     for clip in found:
         spent: list[float] = []
-        likely = timed(
-            motion_evidence.of_clip(network, folder, clip, config.flow.gaps), spent
-        )
+        gaps = config.flow.gaps
+        likely = timed(motion_evidence.of_clip(network, folder, clip, gaps), spent)
         truths = annotations.annotated_frames(config.data, clip)
         otsu, learned = [], []
         for t, probability in enumerate(likely):

@@ -66,6 +66,9 @@ def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignme
     config = run.config
     judge = make_judge(run, moving_from_files(run))
     candidates = alignment.list_candidates(config.model.channels, config.align.largest)
+    if config.discover.motion_weight == 0:
+        # Only what the evidence pulled at can be the object: nothing is left to judge.
+        candidates = ((stage_motion.GUIDED,),)
     scores = {}
     for clip in clips:
         soft = soft_masks.read(folder, clip)

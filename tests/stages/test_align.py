@@ -8,7 +8,7 @@ from imas_jax import protocol
 from imas_jax.appearance import local_features
 from imas_jax.errors import UserError
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, features, inputs, refine
+from imas_jax.stages import align, features, inputs, motion, refine
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,11 @@ def test_the_constraint_compares_the_features_that_the_config_names(prepared):
 def test_unknown_judges_and_missing_weights_are_refused(prepared, fields):
     with pytest.raises(UserError, match="align"):
         choose(prepared, **fields)
+
+
+def test_what_the_evidence_alone_taught_is_the_object_whatever_is_judged(prepared):
+    config = tiny_config(prepared / "clip", prepared / "run")
+    config.discover.update({"motion_weight": 0.0, "evidence_weight": 1.0})
+    run = Run(config.lock(), protocol.STAGES)
+    chosen = align.choose(run, prepared / "soft", inputs.clips(run))
+    assert chosen.channels == (motion.GUIDED,)

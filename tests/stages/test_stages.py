@@ -11,6 +11,7 @@ from tiny import tiny_config, write_clip
 
 from imas_jax import protocol
 from imas_jax.data import clips
+from imas_jax.evaluation import metrics
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 from imas_jax.stages import network, refine
@@ -196,3 +197,31 @@ def test_lost_and_torn_flow_files_are_made_again(finished, tmp_path, caplog):
     config.data.frames = 18
     Run(config.lock(), protocol.STAGES).make("flow")
     assert [path.read_bytes() for path in files[:2]] == whole
+
+
+def test_a_run_that_the_evidence_alone_teaches_finds_the_square(tmp_path):
+    """What configs/video.py does, without annotations and without a motion loss."""
+    truth = write_clip(tmp_path / "clip", size=(96, 128))
+    config = tiny_config(tmp_path / "clip", tmp_path / "run")
+    preset = "authors_post:iterations=5"
+    config.motion.update({"evidence": "network", "crf": preset})
+    config.target.crf = config.predict.crf = preset
+    config.discover.update({"motion_weight": 0.0, "evidence_weight": 1.0, "steps": 80})
+    config.discover.update({"checkpoint_every": 80, "log_every": 20})
+    config.refine.motion_weight = 0.0
+    config.predict.evidence = 0.3
+    config.model.channels = 2
+    config.lock()
+    run = Run(config, protocol.STAGES)
+    run.make(protocol.LAST)
+    assert run.values("align")["channels"] == [1]
+    log = [
+        json.loads(line)
+        for line in (run.workdir / "discover/metrics.jsonl").read_text().splitlines()
+    ]
+    assert "motion" not in log[-1]
+    assert log[-1]["evidence"] < log[0]["evidence"]
+    masks = sorted((run.workdir / "predict/masks/clip").iterdir())
+    found = [np.asarray(Image.open(path)) > 0 for path in masks]
+    overlap = [metrics.jaccard(a, b) for a, b in zip(found, truth, strict=True)]
+    assert np.mean(overlap) > 0.6
