@@ -30,7 +30,6 @@ COLUMNS = (
     ("stage 1", "stage 1", "aligned"),
     ("stage 2", "stage 2", "aligned"),
     ("stage 2 + CRF (the result)", "stage 2, CRF", "aligned"),
-    ("stage 2, oracle channel", "stage 2", "oracle"),
 )
 BASELINE, RESULT = 0, 5
 

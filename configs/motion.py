@@ -18,6 +18,4 @@ def get_config() -> ConfigDict:
     config = davis.get_config()
     config.stage = "evidence"
     config.workdir = "runs/motion"
-    config.flow.size = 480  # as in configs/video.py
-    config.evidence.update({"clips": 1000, "steps": 1500})
     return config
