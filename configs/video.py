@@ -3,8 +3,11 @@
     python -m imas_jax.main --config=configs/video.py --config.data.root=clip.mp4
 
 Masks are written to runs/video/predict/masks, the report to runs/video/report.
-Trains on that clip alone, minutes on two CPU cores. Differences from the paper's recipe
-are ours and were chosen by measurement: benchmarks/results/video.md.
+Trains on that clip alone, a minute on two CPU cores. What moves on its own is told by a
+network trained on rendered clips (configs/motion.py), refined by the image; stage 1 and
+stage 2 learn what it looks like, frame by frame. There is no motion loss. Differences from
+the paper's recipe are ours and were chosen by measurement: docs/experiments.md,
+benchmarks/results/video.md.
 
 What is left open here is chosen by what the clip is, with the reason in the log
 (imas_jax/stages/settle.py); a value on the command line stands.
@@ -25,9 +28,6 @@ def get_config() -> ConfigDict:
     davis.small_network(config)
     config.data.update({"size": (-1, -1), "cuts": "find", "frames": -1})
     config.flow.update({"gaps": (-1,), "size": -1})
-    # Whatever the clip, the learned evidence, at the gaps that suit its motion and
-    # refined by the image, finds more than stage 1 does alone: stage 1 is pulled to it,
-    # and stage 2 corrects it by appearance (docs/experiments.md).
     config.motion.update({"evidence": "network", "crf": CRF})
     config.discover.update({"motion_weight": 0.0, "evidence_weight": 1.0, "ema": 0.9})
     config.refine.update({"motion_weight": 0.0, "positive_weight": 1.0, "ema": 0.9})
