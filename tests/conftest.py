@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Tests compile the same tiny networks again and again, also in processes of their own:
-# once is enough. Of this session alone, so that no test meets what another version
-# compiled.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="imas-jax-compiled-")
+# once is enough, for all processes of pytest-xdist. Of this session alone, so that no
+# test meets what another version compiled. A size makes JAX lock what it reads and
+# writes.
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not WORKER:  # which inherits the folder
+    COMPILED = tempfile.mkdtemp(prefix="imas-jax-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 1024**3)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -54,4 +59,5 @@ def parity_dir() -> Path:
 
 def pytest_unconfigure() -> None:
     """Remove what was compiled."""
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if not WORKER:
+        shutil.rmtree(COMPILED, ignore_errors=True)

@@ -197,7 +197,6 @@ def test_an_installation_with_no_place_for_a_cache_still_works(tmp_path):
     locators = "UserWideCacheLocator"
     home = {key: str(tmp_path / "file") for key in ("HOME", "XDG_CACHE_HOME")}
     assert compile_apart(NUMBA_CACHE_LOCATOR_CLASSES=locators, **home) == "0"
-    assert compile_apart(NUMBA_CACHE_LOCATOR_CLASSES=locators, **home) == "0"
 
 
 def test_a_read_only_installation_keeps_code_in_the_users_folder(tmp_path):
