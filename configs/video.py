@@ -5,8 +5,8 @@
 Masks are written to runs/video/predict/masks, the report to runs/video/report.
 Trains on that clip alone, a minute on two CPU cores. What moves on its own is told by a
 network trained on rendered clips (configs/motion.py), refined by the image; stage 1 and
-stage 2 learn what it looks like, frame by frame. There is no motion loss. Differences from
-the paper's recipe are ours and were chosen by measurement: docs/experiments.md,
+stage 2 learn what it looks like, frame by frame. There is no motion loss. Differences
+from the paper's recipe are ours and were chosen by measurement: docs/experiments.md,
 benchmarks/results/video.md.
 
 What is left open here is chosen by what the clip is, with the reason in the log
