@@ -85,20 +85,14 @@ def starts(config: ConfigDict) -> None:
 
 def teachers(config: ConfigDict) -> None:
     """See whether each stage has something to learn from."""
-    weights = config.discover
-    if weights.motion_weight == 0 and weights.evidence_weight == 0:
-        raise UserError(
-            "discover.motion_weight = 0 and discover.evidence_weight = 0",
-            "a loss: the paper's motion loss, the motion evidence, or both",
-            "set one of them above 0",
-        )
-    weights = config.refine
-    if weights.motion_weight == 0 and weights.appearance_weight == 0:
-        raise UserError(
-            "refine.motion_weight = 0 and refine.appearance_weight = 0",
-            "a loss: equation 9 has both",
-            "set one of them above 0",
-        )
+    for stage, other in (("discover", "evidence"), ("refine", "appearance")):
+        weights = config[stage]
+        if weights.motion_weight == 0 and weights[f"{other}_weight"] == 0:
+            raise UserError(
+                f"{stage}.motion_weight = 0 and {stage}.{other}_weight = 0",
+                "a loss: one of the two, or both",
+                "set one of them above 0",
+            )
 
 
 def batches(config: ConfigDict) -> None:

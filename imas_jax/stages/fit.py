@@ -62,6 +62,7 @@ def fit(
     )
     config = with_fitting_crop(run.config, training_set.size)
     rate = config[stage]
+    # Shards hold neighbours only.
     if rate.motion_weight == 0 and config.data.source == "memory":
         training_set = training_sets.apart(training_set)
     parallel.check_batch(rate.batch_size)

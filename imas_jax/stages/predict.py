@@ -64,11 +64,16 @@ def _evidence(
     run: Run, clip: Clip, first: int
 ) -> Iterator[Float[np.ndarray, "h w"]] | None:
     """Return the motion evidence from a frame on; None where it has no say."""
-    if run.config.predict.evidence == 0 or run.brought_in("align"):
+    if run.config.predict.evidence == 0:
+        return None
+    if run.brought_in("align"):
+        logging.info("%s: a restored network, masks by appearance alone", clip.name)
         return None
     trained = inputs.trained(run.config, clip)
     if len(trained.frames) < len(clip.frames):
-        logging.info("%s: flow of some frames only, masks by appearance", clip.name)
+        logging.info(
+            "%s: flow of some frames only, masks by appearance alone", clip.name
+        )
         return None
     return itertools.islice(motion.of_clip(run, trained), first, None)
 
