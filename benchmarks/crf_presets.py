@@ -1,7 +1,7 @@
 """CRF presets on the stage-1 masks of finished runs: J before and after.
 
-    python benchmarks/crf_presets.py --runs=runs/benchmark-video --root=DAVIS-240p \
-        --out=benchmarks/results/crf_presets
+    python benchmarks/crf_presets.py --runs=runs/benchmark-video/seed-0/runs \
+        --root=DAVIS-240p --out=benchmarks/results/crf_presets
 
 Each run's config and object channel are read from its folder; nothing is trained.
 """
