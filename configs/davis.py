@@ -18,6 +18,8 @@ Comments say where a value is from: "paper", "RCF" (the authors' public code) or
 
 from ml_collections import ConfigDict
 
+from configs import _small
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """Build the recipe; `variant` is "" or "runlocal"."""
@@ -50,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.ablate = ablate()
     config.evidence = evidence()
     if variant == "runlocal":
-        shrink(config)
+        _small.runlocal(config)
     return config
 
 
@@ -342,59 +344,3 @@ def evidence() -> ConfigDict:
             "log_every": 100,
         }
     )
-
-
-def shrink(config: ConfigDict) -> None:
-    """Make the protocol fit two CPU cores and a few minutes.
-
-    Trains, without labels as ever, on the scored sequences only: from random weights a
-    short run cannot learn what fifty sequences look like.
-    """
-    small_network(config)
-    config.data.split = "val"
-    # Clips that share one small network keep their channels' roles.
-    config.model.channels, config.model.still_background = 2, True
-    config.align.judged = "all"
-    config.discover.steps, config.refine.steps = 600, 160
-
-
-def small_network(config: ConfigDict) -> None:
-    """Set what a few minutes of training from scratch at 240p want."""
-    config.model.update(
-        {
-            "backbone": "unet",
-            "width": 16,
-            "head_width": 32,
-            "head_dilation": 2,
-            "motion_width": 0,
-            "residual_bound": 1.25,
-        }
-    )
-    config.flow.background = "homography"
-    config.augment.update({"short_side": 240, "scale": (0.9, 1.1), "crop": (192, 320)})
-    config.discover.update(
-        {
-            "steps": 200,
-            "batch_size": 4,
-            "learning_rate": 2e-3,
-            "min_learning_rate": 1e-5,
-            "steps_per_decay": 1,
-            "weight_decay": 1e-6,
-            "checkpoint_every": 100,
-        }
-    )
-    config.refine.update(
-        {
-            "steps": 80,
-            "batch_size": 4,
-            "learning_rate": 5e-4,
-            "min_learning_rate": 1e-5,
-            "steps_per_decay": 1,
-            "weight_decay": 1e-6,
-        }
-    )
-    config.watch.images_every = 100
-    # Measured against the other presets: benchmarks/results/video.md.
-    config.target.crf = config.predict.crf = config.ablate.crf = "weak_unary"
-    config.target.resolution = "frame"
-    config.predict.short_side = 240

@@ -8,7 +8,7 @@ it is the code that runs on DAVIS.
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from configs import _small, davis
 
 
 def get_config() -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/demo"
     config.data.layout = "demo"
     config.data.resolution = "240p"
-    davis.small_network(config)
+    _small.network(config)
     # Five clips share one network: channels keep their roles, training is longer.
     config.model.channels, config.model.still_background = 2, True
     config.discover.steps, config.refine.steps = 600, 160

@@ -15,7 +15,7 @@ What is left open here is chosen by what the clip is, with the reason in the log
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from configs import _small, davis
 
 CRF = "authors_post:iterations=10"  # RCF's; 50 updates gain 0.2 points of J
 
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config = davis.get_config()
     config.workdir = "runs/video"
     config.data.layout = "auto"
-    davis.small_network(config)
+    _small.network(config)
     config.data.update({"size": (-1, -1), "cuts": "find", "frames": -1})
     config.flow.update({"gaps": (-1,), "size": -1})
     config.motion.update({"evidence": "network", "crf": CRF})

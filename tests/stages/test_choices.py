@@ -1,6 +1,6 @@
 import pytest
 
-from configs import davis, video
+from configs import _small, davis, video
 from imas_jax.stages import settle
 from imas_jax.stages.settle import Facts
 
@@ -20,7 +20,7 @@ def test_an_ordinary_clip_gets_what_was_measured(frames):
     assert set(found) == set(settle.FIELDS)
     measured = video.get_config()
     usual = davis.get_config()
-    davis.small_network(usual)
+    _small.network(usual)
     for field in settle.FIELDS:
         section, name = field.split(".")
         if section in ("model", "discover", "refine"):
