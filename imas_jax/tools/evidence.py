@@ -60,15 +60,18 @@ def render(config: ConfigDict, folder: Path) -> list[Path]:
     workers = config.evidence.workers or os.cpu_count() or 1
     # Spawned: a fork would share JAX's threads, which do not survive it.
     with concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn")
+        workers, multiprocessing.get_context("spawn"), _start, (config.flow,)
     ) as pool:
         made = [
-            pool.submit(_render_one, config.flow, config.seed, number, paths[number])
+            pool.submit(_render_one, config.seed, number, paths[number])
             for number in missing
         ]
         done = concurrent.futures.as_completed(made)
-        for future in progress(done, len(made), "evidence", "clip"):
-            future.result()
+        try:
+            for future in progress(done, len(made), "evidence", "clip"):
+                future.result()
+        finally:  # whoever is stopped does not wait for clips that nobody began
+            pool.shutdown(cancel_futures=True)
     return paths
 
 
@@ -200,6 +203,14 @@ def _batches(
         )
 
 
-def _render_one(flow: ConfigDict, seed: int, number: int, path: Path) -> None:
+_estimator: estimators.Estimator  # of a rendering process: RAFT takes long to make
+
+
+def _start(flow: ConfigDict) -> None:
+    global _estimator
     cv2.setNumThreads(1)  # one process a core is enough
-    samples.write(path, samples.make(estimators.make_estimator(flow), seed, number))
+    _estimator = estimators.make_estimator(flow)
+
+
+def _render_one(seed: int, number: int, path: Path) -> None:
+    samples.write(path, samples.make(_estimator, seed, number))
