@@ -131,7 +131,9 @@ def model() -> ConfigDict:
     return ConfigDict(
         {
             "name": "imas",  # imas | amd (another method, configs/amd.py)
-            "backbone": "resnet50",  # resnet50 (paper) | resnet18 | unet (small clips)
+            # resnet50 (paper) | resnet18 | unet (small clips) | vit_s16 | vit_s8
+            # | vit_s14 | vit_s14_reg (width 384, stride of the patch: docs/features.md)
+            "backbone": "resnet50",
             "width": 64,  # channels of the first stage
             "output_stride": 8,
             "weights": "",  # self-supervised checkpoint (paper: DenseCL); "": none
@@ -200,7 +202,7 @@ def align() -> ConfigDict:
             # superpixels) | weights (paper) | stage1 | palette | superpixels
             "features": "auto",
             "weights": "",  # frozen features' checkpoint; "" takes model.weights
-            "backbone": "resnet50",  # what that checkpoint is of (paper)
+            "backbone": "resnet50",  # what that checkpoint is of; the paper's
             "judged": "first",  # frames of a sequence: first (paper) | all
             "largest": 1,  # channels that together may be the object (paper: 1)
             "threshold": 0.0,  # theta of equation 11; 0 takes the features' own value

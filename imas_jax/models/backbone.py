@@ -78,6 +78,8 @@ class Backbone:
         merge_stride: The same of the first stage; None if it has nothing to merge.
         grid: (h, w) of a frame and a stride -> (h, w) of that stage.
         foreign: How files hold it, or None if there are none.
+        compared: The module's method that gives the features whose cosines tell what
+            belongs together; "" takes the last stage.
         mean: Of RGB in [0, 1], as it was trained.
         std: The same.
     """
@@ -88,12 +90,24 @@ class Backbone:
     merge_stride: int | None = 4
     grid: Callable[[tuple[int, int], int], tuple[int, int]] = rounded_up
     foreign: Foreign | None = None
+    compared: str = ""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     def published(self) -> nn.Module:
         """Build the network that weights are published for, at its finest stride."""
         return self.build(self.width, self.strides[0], None, None)
+
+    def compare(
+        self, model: nn.Module, variables: Tree, frames: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b hs ws k"]:
+        """Return the features of normalised frames that are compared by cosine."""
+        frames = self.renormalize(frames)
+        if self.compared:
+            found: Any = model.apply(variables, frames, method=self.compared)
+            return found
+        stages: Any = model.apply(variables, frames, train=False)
+        return stages[-1]
 
     def renormalize(self, frames: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Bring frames normalised by ImageNet's statistics to the backbone's own."""

@@ -83,7 +83,7 @@ def load_backbone(path: Path, backbone: str) -> Tree:
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    return _fill_backbone(shapes, file)
+    return fill_backbone(shapes, file)
 
 
 def load_into(
@@ -125,10 +125,17 @@ def fill_network(variables: Tree, file: Checkpoint, averaged: bool = False) -> T
     # Of a backbone without batch norm there are no statistics.
     having = {kind: tree for kind, tree in variables.items() if "backbone" in tree}
     part = {kind: tree["backbone"] for kind, tree in having.items()}
-    filled = _fill_backbone(part, file)
+    filled = fill_backbone(part, file)
     return variables | {
         kind: {**tree, "backbone": filled[kind]} for kind, tree in having.items()
     }
+
+
+def fill_backbone(template: Tree, file: Checkpoint) -> Tree:
+    """Fill the variables of a backbone alone, arrays or shapes, from a file."""
+    names = file.foreign.names(template)
+    wanted = {name: file.layout.prefix + own for name, own in names.items()}
+    return _fill(template, wanted, file, file.layout.ignored)
 
 
 def recognise(
@@ -178,12 +185,6 @@ def authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str]
         inner = torch_files.torch_name(tuple(rest), LAYERS[part])
         names[name] = f"{root}{module}.{inner}"
     return names
-
-
-def _fill_backbone(template: Tree, file: Checkpoint) -> Tree:
-    names = file.foreign.names(template)
-    wanted = {name: file.layout.prefix + own for name, own in names.items()}
-    return _fill(template, wanted, file, file.layout.ignored)
 
 
 def _fill(

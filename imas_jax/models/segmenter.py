@@ -9,7 +9,7 @@ from typing import Any, Literal
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from imas_jax.models import heads, layers
+from imas_jax.models import heads, layers, vit
 from imas_jax.models.backbone import Backbone
 from imas_jax.models.resnet import RESNET18, RESNET50
 from imas_jax.models.unet import UNET
@@ -18,6 +18,10 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": RESNET50,
     "resnet18": RESNET18,
     "unet": UNET,
+    "vit_s16": vit.S16,
+    "vit_s8": vit.S8,
+    "vit_s14": vit.S14,
+    "vit_s14_reg": vit.S14_REG,
 }
 Pathway = Literal["residual", "none", "scaling", "affine", "residual_affine"]
 

@@ -29,7 +29,10 @@ from imas_jax import errors, files
 STREAM_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 STREAM_PROTOCOL = 1001
 # Where training scripts keep the tensors, in order of preference.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params")
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "module", "net", "params"),
+    "teacher",  # of DINO: what its student follows, and what is used afterwards
+)
 NAMED = 8  # names of a file that a message repeats
 EXPECTED = "a .pth, .pth.tar, .pt, .safetensors or .npz file of named tensors"
 TYPES = {

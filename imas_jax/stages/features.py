@@ -114,7 +114,7 @@ def digest(config: ConfigDict) -> str:
 
 
 def frozen(config: ConfigDict) -> Features:
-    """Return a function from a frame to the last stage of the trained network."""
+    """Return a function from a frame to what the trained network compares by."""
     short_side = config.predict.short_side
     return _frozen(weights_file(config), config.align.backbone, short_side)
 
@@ -125,12 +125,10 @@ def _frozen(weights: Path, backbone: str, short_side: int) -> Features:
     record = BACKBONES[backbone]
     model = record.published()
 
-    def deepest(variables: Tree, frames: jax.Array) -> jax.Array:
-        frames = record.renormalize(frames)
-        stages: Any = model.apply(variables, frames, train=False)
-        return stages[-1]
+    def see(variables: Tree, frames: jax.Array) -> jax.Array:
+        return record.compare(model, variables, frames)
 
-    return _on_frames(deepest, variables, short_side)
+    return _on_frames(see, variables, short_side)
 
 
 def _stage_1(run: Run) -> Features:

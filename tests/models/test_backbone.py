@@ -1,5 +1,6 @@
 """A new backbone is one file and one line: here is one with patches of 14 pixels."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -31,6 +32,9 @@ class Patches(nn.Module):
         x = jnp.pad(x, edge, mode="edge").reshape(b, rows, PATCH, cols, PATCH, 3)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows, cols, -1)
         return (nn.Dense(self.width, dtype=self.dtype, name="embed")(x),)
+
+    def keys(self, x):
+        return -self(x, train=False)[0]
 
 
 def grid(size, stride):
@@ -110,6 +114,19 @@ def test_its_own_normalisation_is_what_it_sees(config):
     (expected,) = alone.apply(part, jnp.asarray(own, jnp.float32), train=False)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert segmenter.BACKBONES["resnet50"].renormalize(frames) is frames
+
+
+def test_what_is_compared_is_its_last_stage_unless_it_says_otherwise(config):
+    _, variables = start(config, (28, 28))
+    part = {"params": variables["params"]["backbone"]}
+    frames = jax.random.normal(jax.random.key(1), (1, 28, 28, 3))
+    alone = PATCHES.published()
+    (stage,) = alone.apply(part, PATCHES.renormalize(frames), train=False)
+    found = PATCHES.compare(alone, part, frames)
+    np.testing.assert_array_equal(found, stage)
+    keys = dataclasses.replace(PATCHES, compared="keys")
+    found = keys.compare(alone, part, frames)
+    np.testing.assert_array_equal(found, -stage)
 
 
 def test_its_weights_are_read_by_its_own_names(config, tmp_path):

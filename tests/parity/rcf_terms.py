@@ -46,7 +46,9 @@ def compactness(mask: Float[Array, "*b h w"]) -> Float[Array, ""]:
 
 
 def normalized_cut(
-    features: Float[np.ndarray, "h w k"], mask: Float[np.ndarray, "h w"]
+    features: Float[np.ndarray, "h w k"],
+    mask: Float[np.ndarray, "h w"],
+    threshold: float = _CUT_THRESHOLD,
 ) -> float:
     """Cost of cutting a soft mask out of the graph of feature affinities (RCF).
 
@@ -60,7 +62,7 @@ def normalized_cut(
     flat = features.reshape(-1, features.shape[-1])
     norms = np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
     flat = flat / norms
-    affinity = np.where(flat @ flat.T > _CUT_THRESHOLD, 1.0, _CUT_FLOOR)
+    affinity = np.where(flat @ flat.T > threshold, 1.0, _CUT_FLOOR)
     cut = outside @ affinity @ inside
     degree = affinity.sum(axis=0)
     return float(cut / (degree @ inside) + cut / (degree @ outside))
