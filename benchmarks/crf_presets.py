@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from configs import davis
 from imas_jax.appearance import alignment, crf
+from imas_jax.configs import davis
 from imas_jax.data import annotations, clips
 from imas_jax.evaluation.metrics import jaccard
 from imas_jax.stages.predictor import to_frame

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from configs import davis
+from imas_jax.configs import davis
 from imas_jax.data import clips, shots
 
 SIDE = 10  # frames on either side of a join

@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 from imas_jax.data import annotations, clips
 from imas_jax.evaluation import metrics
 from imas_jax.flow import evidence

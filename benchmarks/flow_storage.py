@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import davis
+from imas_jax.configs import davis
 from imas_jax.data import clips
 from imas_jax.flow import estimators, files
 from imas_jax.stages import flow_export

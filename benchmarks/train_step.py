@@ -44,7 +44,7 @@ import plain_config  # before anything that reads a config
 from absl import app, flags
 from flax import traverse_util
 
-from configs import davis
+from imas_jax.configs import davis
 from imas_jax.conventions import Sample
 from imas_jax.models import imas
 from imas_jax.training import state as states

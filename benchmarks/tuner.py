@@ -29,9 +29,9 @@ from absl import app, flags
 from ml_collections import ConfigDict
 from scipy import stats
 
-from configs import align as align_config
 from imas_jax import protocol
 from imas_jax.appearance import alignment, local_features, semantic
+from imas_jax.configs import align as align_config
 from imas_jax.data import annotations
 from imas_jax.data.clips import Clip, find_clips
 from imas_jax.evaluation import mask_folders, metrics

@@ -26,7 +26,7 @@ sequence trains a small network of its own, as configs/video.py does.
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 from imas_jax.evaluation import ablations
 
 SETS = ("all", "table-3", "table-4", "table-5")

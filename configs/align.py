@@ -22,7 +22,7 @@ want frames of 480p rather than smaller ones.
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 
 
 def get_config() -> ConfigDict:

@@ -18,7 +18,7 @@ ResNet-50 and PWC-Net's features. The motion network here is smaller.
 
 from ml_collections import ConfigDict
 
-from configs import davis, demo
+from imas_jax.configs import davis, demo
 
 
 def get_config(variant: str = "") -> ConfigDict:

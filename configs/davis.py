@@ -18,7 +18,7 @@ Comments say where a value is from: "paper", "RCF" (the authors' public code) or
 
 from ml_collections import ConfigDict
 
-from configs import _small
+from imas_jax.configs import _small
 
 
 def get_config(variant: str = "") -> ConfigDict:

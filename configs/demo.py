@@ -8,7 +8,7 @@ it is the code that runs on DAVIS.
 
 from ml_collections import ConfigDict
 
-from configs import _small, davis
+from imas_jax.configs import _small, davis
 
 
 def get_config() -> ConfigDict:

@@ -17,7 +17,7 @@ for DAVIS on two CPU cores. `--config.evaluate.baseline=False` leaves it out.
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 
 
 def get_config() -> ConfigDict:

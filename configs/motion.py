@@ -10,7 +10,7 @@ hour on two CPU cores. What they are worth: benchmarks/results/evidence.md.
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 
 
 def get_config() -> ConfigDict:

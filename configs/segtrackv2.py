@@ -17,7 +17,7 @@ Wants one accelerator with 24 GB or more; 1,220 steps. Hours: the paper prints n
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 
 
 def get_config(variant: str = "") -> ConfigDict:

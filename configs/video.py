@@ -15,7 +15,7 @@ What is left open here is chosen by what the clip is, with the reason in the log
 
 from ml_collections import ConfigDict
 
-from configs import _small, davis
+from imas_jax.configs import _small, davis
 
 CRF = "authors_post:iterations=10"  # RCF's; 50 updates gain 0.2 points of J
 

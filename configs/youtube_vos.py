@@ -21,7 +21,7 @@ Table 2. Wants one accelerator with 24 GB or more, and disk for shards and flow.
 
 from ml_collections import ConfigDict
 
-from configs import davis
+from imas_jax.configs import davis
 
 
 def get_config(variant: str = "") -> ConfigDict:

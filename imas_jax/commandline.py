@@ -1,18 +1,52 @@
-"""What the command line says to people: help, nearest names, one-line messages."""
+"""What the command line says to people: help, nearest names, one-line messages.
+
+Also its short forms: `imas-jax clip.mp4` and the names of recipes become what absl's
+flags understand, before anything is parsed.
+"""
 
 import difflib
-import importlib.util
 import logging as python_logging
 import re
-import sys
-import traceback
-from collections.abc import Sequence
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError, bullet
+from imas_jax.runs import recipes
+
+OWN = "video"  # the recipe of `imas-jax PATH`
+# Fields by which it is said what is done with several clips.
+WHICH = ("stage", "restore", "data.sequences")
+WORDS = re.compile(r"[A-Za-z_][\w-]*(,[A-Za-z_][\w-]*)*")
+HELP = """imas-jax: masks of what moves in a video, learned from that video alone.
+
+  imas-jax clip.mp4               a video file, or a folder of frames
+  imas-jax FOLDER                 of several clips: each trains its own network
+  imas-jax --config=demo          a first try: renders its clips, needs no data
+  imas-jax --config=RECIPE[:VARIANT] --config.data.root=DATA
+
+RECIPE is the path of a file, or one of:
+{recipes}
+  --config=RECIPE --help          what it does, its commands, where its file is
+  --config.FIELD=VALUE            any field; each has a comment in
+{fields}
+  --config.workdir=DIR            where everything is written
+  --config.restore=RUN            an earlier run's workdir: its network is used
+  --config.stage=STAGE            what is to be finished:
+{stages}
+
+Ctrl-C saves, and the same command goes on. Look at WORKDIR/report/report.html.
+In Python: import imas_jax; help(imas_jax). Read on: README.md, docs/.
+"""
+STAGES = (
+    *("all", "flow", "motion", "prepare", "discover", "align", "refine", "predict"),
+    *("evaluate", "report", "tune", "score", "ablate", "each", "evidence"),
+)
 
 
 class PlainFormatter(python_logging.Formatter):
@@ -42,21 +76,159 @@ def start_logging() -> None:
     logging.get_absl_handler().addFilter(is_for_people)
 
 
+def help_for(arguments: Sequence[str]) -> str | None:
+    """Return what is printed in place of a run: help, a recipe's page, or None.
+
+    Args:
+        arguments: The command line without the program.
+
+    Raises:
+        UserError: If help is asked for a recipe that is not there, or fails.
+    """
+    asked = {"--help", "-h", "-help", "--helpfull", "--helpshort"} & {*arguments}
+    if arguments and not asked:
+        return None
+    if recipe := _recipe(arguments):
+        return recipes.page(recipe) + "\n"
+    return HELP.format(
+        recipes=_filled(", ".join(recipes.names())),
+        fields=f"    {recipes.FOLDER / 'davis.py'}",
+        stages=_filled(" | ".join(STAGES)),
+    )
+
+
+def _filled(words: str) -> str:
+    margin = 4 * " "
+    return textwrap.fill(words, 79, initial_indent=margin, subsequent_indent=margin)
+
+
+def spelled_out(arguments: Sequence[str]) -> list[str]:
+    """Return arguments in the one form that is parsed, `--NAME=VALUE`.
+
+    A recipe's name becomes its file, `--NAME VALUE` is joined, words with commas become
+    a tuple, and the path of a clip, or of a folder of clips, becomes the flags that it
+    is short for, with a log line that says so.
+
+    Args:
+        arguments: The command line without the program.
+
+    Raises:
+        UserError: If a recipe or a path is not there, or there are several paths or
+            none of both.
+    """
+    recipe = _recipe(arguments)
+    config = recipes.load(recipe or OWN)
+    values = _values(config)
+    waiting, given, paths = list(arguments), [], []
+    while waiting:
+        one = waiting.pop(0)
+        if not one.startswith("-"):
+            paths.append(one)
+            continue
+        if "=" not in one and waiting and _wants_value(one.lstrip("-"), values):
+            one += f"={waiting.pop(0)}"
+        given.append(_as_tuple(one, values))
+    given = [one for one in given if not re.match(r"--?config=", one)]
+    start = [f"--config={_file(recipe)}"] if recipe else []
+    if paths:
+        start += _of_path(paths, given, recipe)
+    if not start:
+        raise UserError(
+            f"no config file, only {shlex.join(given)}",
+            "--config=RECIPE, or the path of a clip",
+            "see --help; for a start try --config=demo",
+        )
+    return [*start, *given]
+
+
+def _recipe(arguments: Sequence[str]) -> str:
+    """Return what the last `--config` names; "" for none."""
+    found = ""
+    for at, one in enumerate(arguments):
+        following = "".join(arguments[at + 1 : at + 2])
+        if match := re.fullmatch(r"--?config(?:=(.*))?", one, re.DOTALL):
+            found = following if match[1] is None else match[1]
+    return found
+
+
+def _file(recipe: str) -> str:
+    path, variant = recipes.find(recipe)
+    return f"{path}:{variant}" if variant else str(path)
+
+
+def _wants_value(name: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a flag without a value takes the next argument for it."""
+    if name in flags.FLAGS:
+        return not flags.FLAGS[name].boolean
+    field = name.removeprefix("config.")
+    return name == "config" or not isinstance(values.get(field, True), bool)
+
+
+def _as_tuple(argument: str, values: Mapping[str, Any]) -> str:
+    """Quote the words of a field that holds several: `png,coco` is no Python."""
+    name, _, value = argument.partition("=")
+    several = isinstance(values.get(name.lstrip("-").removeprefix("config.")), tuple)
+    if several and WORDS.fullmatch(value):
+        return f"{name}={tuple(value.split(','))!r}"
+    return argument
+
+
+def _of_path(paths: Sequence[str], given: Sequence[str], recipe: str) -> list[str]:
+    """Return the flags that a path is short for, less those that are given."""
+    path, named = paths[0], {one.lstrip("-").partition("=")[0] for one in given}
+    if len(paths) > 1 or "config.data.root" in named:
+        raise UserError(
+            f"several paths: {', '.join(paths)}"
+            if len(paths) > 1
+            else f"{path}, and a --config.data.root",
+            "one video file, folder of frames, or folder of either",
+            "put the clips into one folder and name that, or run one after the other",
+        )
+    if not Path(path).exists() and path.partition(":")[0] in recipes.names():
+        raise UserError(
+            f"{path!r} does not exist", "a path", f"for the recipe: --config={path}"
+        )
+    meant = [f"--config.data.root={path}"]
+    if recipe:
+        return meant
+    meant.insert(0, f"--config={_file(OWN)}")
+    whole = Path(path).resolve()
+    name = (whole.stem if whole.is_file() else whole.name) or OWN
+    if "config.workdir" not in named:
+        meant.append(f"--config.workdir=runs/{name}")
+    clips = _clips(path)
+    if clips > 1 and not named & {f"config.{n}" for n in WHICH}:
+        meant.append("--config.stage=each")
+        logging.info(
+            "%d clips: a network for each, --config.stage=each (all in one: "
+            "--config.stage=all)",
+            clips,
+        )
+    logging.info("short for %s", shlex.join(["imas-jax", *meant]))
+    return meant
+
+
+def _clips(path: str) -> int:
+    """Count the clips below a path as `configs/video.py` finds them."""
+    from imas_jax.data import layouts  # decoders load for a while; help needs none
+
+    data = recipes.load(OWN).data
+    data.root = path
+    return len(layouts.list_clips(data, layouts.image_set(data, data.split)))
+
+
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse flags as absl does, but say what is wrong without a trace.
 
     Raises:
         UserError: For an unknown flag, a value of the wrong type, an unknown field.
     """
-    if any(arg in ("--help", "-h", "--helpfull", "-help") for arg in argv[1:]):
-        sys.stdout.write(f"{sys.modules['__main__'].__doc__}\n")
-        sys.exit(0)
     try:
         return flags.FLAGS(argv)
     except (flags.Error, KeyError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
             f"the command line cannot be read: {error}",
-            "--config=FILE and --config.FIELD=VALUE of the field's type",
+            "--config=RECIPE and --config.FIELD=VALUE of the field's type",
             "see --help, and the config file for its fields",
         ) from error
 
@@ -73,8 +245,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     named = [a for a in arguments if re.match(r"--?config=", a)]
     if not named:
         return
-    config = load(named[-1].split("=", 1)[1])
-    known = list(_fields(config))
+    config = recipes.load(named[-1].split("=", 1)[1])
+    known = list(_values(config))
     problems = []
     for argument in arguments:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
@@ -94,65 +266,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
         )
 
 
-def load(argument: str) -> ConfigDict:
-    """Build the config of `FILE[:VARIANT]`.
-
-    Raises:
-        UserError: If the file is not there, fails, or does not know the variant.
-    """
-    name, _, variant = argument.partition(":")
-    path = Path(name)
-    if not path.is_file():
-        folder = Path("configs")
-        there = sorted(str(p) for p in folder.glob("[!_]*.py"))
-        raise UserError(
-            f"config file {name!r} does not exist",
-            "one of " + ", ".join(there) if there else "a path to a config file",
-            "name the file from the project's folder",
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"config file {name!r}", "a Python file", "name a file in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config = module.get_config(variant) if variant else module.get_config()
-    except ValueError as error:
-        raise UserError(
-            f"config {argument!r}: {error}", "a variant the file knows", "correct it"
-        ) from error
-    except Exception as error:  # it is the user's own program
-        raise UserError(
-            f"config {argument!r} fails{_line(path, error)} with "
-            f"{type(error).__name__}: {error}",
-            "a Python file with a function get_config, as configs/davis.py",
-            "correct the file",
-        ) from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(
-            f"config {argument!r}: get_config returns {type(config).__name__}",
-            "an ml_collections.ConfigDict",
-            "begin with davis.get_config(), and return it changed",
-        )
-    return config
-
-
-def _line(path: Path, error: Exception) -> str:
-    """Say at which line of a config file an error came up, if it was there."""
-    numbers = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename) == path
-    ]
-    if isinstance(error, SyntaxError):
-        numbers.append(error.lineno)
-    return f" at line {numbers[-1]}" if numbers else ""
-
-
-def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
-    fields = []
+def _values(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Return sections and fields by their dotted names."""
+    values: dict[str, Any] = {}
     for key, value in config.items():
-        fields.append(prefix + key)
+        values[prefix + key] = value
         if isinstance(value, ConfigDict):
-            fields += _fields(value, f"{prefix}{key}.")
-    return fields
+            values |= _values(value, f"{prefix}{key}.")
+    return values

@@ -2,13 +2,18 @@
 
 from ml_collections import ConfigDict
 
+from imas_jax.data.found import Clips
+from imas_jax.runs import lock, restoring
+from imas_jax.runs import run as run_lib
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run, Stage
 from imas_jax.stages import (
     align,
+    checks,
     discover,
     evaluate,
     facts,
+    fields,
     flow,
     inputs,
     motion,
@@ -16,10 +21,11 @@ from imas_jax.stages import (
     prepare,
     refine,
     report,
+    settle,
     watch,
 )
 from imas_jax.tools import ablate, each, evidence, score, tune
-from imas_jax.training import parallel
+from imas_jax.training import compiled, parallel, together
 
 
 def _flow(run: Run) -> Output:
@@ -191,3 +197,25 @@ def goal(config: ConfigDict) -> str:
     if config.stage == "evaluate" and config.evaluate.masks:
         return "score"
     return LAST if config.stage == "all" else config.stage
+
+
+def run(config: ConfigDict) -> Run:
+    """Finish the stage that a config names, and all it needs; return the run.
+
+    Args:
+        config: As a recipe makes it, with what is overridden; it is locked.
+
+    Raises:
+        UserError: With everything that is wrong, before any work as far as it can be
+            told then.
+        Stopped: If a signal asked to stop; the same config goes on.
+    """
+    fields.check(config.lock(), names())
+    compiled.keep()
+    with together.joined(config.distributed), lock.hold(run_lib.workdir_of(config)):
+        config, found = inputs.locate(restoring.adopt_network(config)), Clips()
+        config = settle.settle(config, found)
+        checks.check(config, wanted := goal(config))
+        made = Run(config, (*STAGES, *TOOLS), found)
+        made.make(wanted)
+    return made

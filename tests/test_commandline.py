@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
-from imas_jax import commandline
+from imas_jax import commandline, protocol
 from imas_jax.errors import UserError, last_words
+from imas_jax.runs import recipes, records
 
 ROOT = Path(__file__).parents[1]
 DAVIS = f"--config={ROOT / 'configs/davis.py'}"
@@ -46,10 +48,10 @@ def test_all_misspelt_fields_are_told_at_once():
     assert "stage" in str(error.value)
 
 
-def test_a_config_file_that_is_not_there_lists_those_that_are(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match=r"configs/davis\.py"):
-        commandline.check_overrides(["--config=configs/davi.py"])
+@pytest.mark.parametrize("named", ["davi", "configs/davi.py"])
+def test_a_recipe_that_is_not_there_lists_those_that_are(named):
+    with pytest.raises(UserError, match=r"demo, evaluate(.|\n)*mean davis\?"):
+        commandline.check_overrides([f"--config={named}"])
 
 
 def test_an_unknown_variant_is_refused():
@@ -57,29 +59,140 @@ def test_an_unknown_variant_is_refused():
         commandline.check_overrides([DAVIS + ":runlocl"])
 
 
-def start(*arguments):
+def start(*arguments, cwd=ROOT):
     done = subprocess.run(
         [sys.executable, "-m", "imas_jax.main", *arguments],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=False,
         timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 
 
-def test_help_says_how_to_start():
-    code, text = start("--help")
-    assert code == 0
-    assert "--config.stage" in text
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
+def test_help_fits_a_screen_and_leads_on(arguments, code, tmp_path):
+    wanted, text = start(*arguments, cwd=tmp_path)
+    assert wanted == code
+    lines = text.splitlines()
+    assert len(lines) < 24
+    assert max(len(line) for line in lines if str(ROOT) not in line) <= 80
+    for name in recipes.names():
+        assert re.search(rf"\b{name}\b", text)
+    assert "imas-jax clip.mp4" in text
     assert "configs/davis.py" in text
+
+
+def test_help_and_the_protocol_name_the_same_stages():
+    assert commandline.STAGES == protocol.names()
+
+
+def test_help_for_a_recipe_is_its_page():
+    told = commandline.help_for(["--config=amd:demo", "--help"])
+    assert told.startswith("AMD, the other method")
+    assert told.endswith("configs/amd.py\n")
+    assert commandline.help_for(["--config=amd"]) is None
+
+
+def test_a_recipe_is_found_by_name_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "davis").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (one, rest) = commandline.spelled_out(["--config", "davis:runlocal", "--pdb"])
+    assert (one, rest) == (f"--config={recipes.FOLDER / 'davis.py'}:runlocal", "--pdb")
+    for name in recipes.names():
+        variant = ":all" if name == "ablation" else ""
+        assert recipes.load(name + variant).model.backbone
+
+
+def test_recipes_import_nothing_that_a_wheel_lacks():
+    for path in recipes.FOLDER.glob("*.py"):
+        assert not re.search(r"^\s*(from|import) configs", path.read_text(), re.M), path
+
+
+VIDEO = f"--config={recipes.FOLDER / 'video.py'}"
+
+
+def test_a_path_is_short_for_the_recipe_of_ones_own_videos(tmp_path):
+    clip = tmp_path / "my clip.mp4"
+    clip.write_bytes(b"")
+    assert commandline.spelled_out([str(clip), "--config.seed", "1"]) == [
+        VIDEO,
+        f"--config.data.root={clip}",
+        "--config.workdir=runs/my clip",
+        "--config.seed=1",
+    ]
+    # What is given stands, and a boolean takes no word.
+    given = ["--config.workdir=here", "--config.overwrite"]
+    root = f"--config.data.root={clip}"
+    assert commandline.spelled_out([*given, str(clip)]) == [VIDEO, root, *given]
+    davis = f"--config={recipes.FOLDER / 'davis.py'}"
+    assert commandline.spelled_out(["--config=davis", str(clip)]) == [davis, root]
+
+
+@pytest.mark.parametrize("kind", ["films", "folders"])
+def test_each_of_several_clips_trains_its_own_network_and_the_log_says_so(
+    tmp_path, kind, caplog
+):
+    for name in ("a", "b"):
+        path = tmp_path / "clips" / (f"{name}.mp4" if kind == "films" else name)
+        if kind == "films":
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"")
+        else:
+            tiny.write_clip(path, frames=2)
+    root, each = str(tmp_path / "clips"), "--config.stage=each"
+    caplog.set_level(logging.INFO)
+    assert each in commandline.spelled_out([root])
+    assert "2 clips: a network for each" in caplog.text
+    for given in ("--config.stage=all", "--config.restore=runs/other"):
+        assert each not in commandline.spelled_out([root, given])
+    assert each not in commandline.spelled_out(
+        [str(next((tmp_path / "clips").iterdir()))]
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "no config file"),
+        (["/none/a.mp4"], "does not exist"),
+        (["a.mp4", "b.mp4"], "several paths: a.mp4, b.mp4"),
+        (["a.mp4", "--config.data.root=b.mp4"], "and a --config.data.root"),
+        (["demo"], "--config=demo"),
+    ],
+)
+def test_a_path_that_cannot_be_meant_is_refused(arguments, said):
+    with pytest.raises(UserError, match=said):
+        commandline.spelled_out(arguments)
+
+
+def test_words_with_commas_are_a_tuple():
+    words = "--config.data.sequences=bear,dog-agility"
+    assert commandline.spelled_out([DAVIS, words, "--config.flow.gaps=1,2"])[1:] == [
+        "--config.data.sequences=('bear', 'dog-agility')",
+        "--config.flow.gaps=1,2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/venv/bin/imas-jax", "imas-jax 'a b.mp4'"),
+        ("/src/imas_jax/main.py", "python -m imas_jax.main 'a b.mp4'"),
+        ("mine.py", "python mine.py 'a b.mp4'"),
+    ],
+)
+def test_pages_quote_the_command_as_it_was_typed(program, said, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program, "a b.mp4"])
+    assert records.typed() == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--config.seed=1",), "no config file"),
+        (("--config=davis", "--config.seed=1", "/none"), "does not exist"),
         (("--config=configs/davis.py",), "data.root"),
         (("--config=configs/davis.py", "--config.data.root=/none"), "does not exist"),
         (("--config=configs/davis.py", "--config.stage=trian"), "stage: 'trian'"),
@@ -126,13 +239,13 @@ def test_libraries_are_heard_only_when_they_warn(path, level, shown):
 def test_a_config_file_that_fails_is_told_with_its_line(tmp_path, text, said):
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
-        commandline.load(str(tmp_path / "own.py"))
+        recipes.load(str(tmp_path / "own.py"))
 
 
 def test_a_config_file_that_is_no_python_is_refused(tmp_path):
     (tmp_path / "own.txt").write_text("seed = 1")
     with pytest.raises(UserError, match="a Python file"):
-        commandline.load(str(tmp_path / "own.txt"))
+        recipes.load(str(tmp_path / "own.txt"))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR])

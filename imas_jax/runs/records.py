@@ -3,6 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,16 @@ def _is_names(value: Any) -> bool:
 def digest(value: Any) -> str:
     """Hash plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def typed() -> str:
+    """Return the command line of this process, as people type it."""
+    program, arguments = Path(sys.argv[0]), sys.argv[1:]
+    if program.parts[-2:] == ("imas_jax", "main.py"):
+        return shlex.join(["python", "-m", "imas_jax.main", *arguments])
+    if program.name == "imas-jax":
+        return shlex.join([program.name, *arguments])
+    return shlex.join(["python", *sys.argv])  # a program that imports this one
 
 
 def versions() -> dict[str, str]:

@@ -3,8 +3,6 @@
 Everything shown was computed by earlier stages; here it is only drawn.
 """
 
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from imas_jax.data import images
 from imas_jax.data.clips import Clip
 from imas_jax.evaluation import tables
 from imas_jax.report import curves, document, drawing, movie
-from imas_jax.runs.records import flatten, versions
+from imas_jax.runs.records import flatten, typed, versions
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import evaluate, flow, inputs, motion, report_frames
 from imas_jax.stages.predict import MASKS
@@ -40,7 +38,7 @@ def work(run: Run) -> Output:
     page = document.Report(
         title=f"IMAS: {Path(run.config.workdir).name}",
         subtitle=_subtitle(clips),
-        command=shlex.join(["python", "-m", "imas_jax.main", *sys.argv[1:]]),
+        command=typed(),
         entries=entries,
         empty=evaluate.empty_rule(run.config),
         panels=tuple(_panels(run)),

@@ -13,9 +13,7 @@ are those of all its networks.
 import dataclasses
 import json
 import os
-import shlex
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from imas_jax.errors import ProblemList, UserError
 from imas_jax.evaluation import ablations, protocol, tables
 from imas_jax.evaluation.ablations import Ablation
 from imas_jax.evaluation.protocol import Entry
-from imas_jax.runs.records import digest
+from imas_jax.runs.records import digest, typed
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import checks, evaluate
 from imas_jax.training import compiled, parallel
@@ -255,8 +253,7 @@ def _write(
         return
     scored = next(iter(next(iter(results.values())).values())).scores
     frames = sum(len(score.frames) for score in scored)
-    command = shlex.join(["python", "-m", "imas_jax.main", *sys.argv[1:]])
-    parts = [f"`{command}`", f"{len(scored)} sequences, {frames} annotated frames."]
+    parts = [f"`{typed()}`", f"{len(scored)} sequences, {frames} annotated frames."]
     parts += [
         _table(run.config, rows, results, baseline, which).markdown()
         for which in reversed(protocol.PROTOCOLS)
