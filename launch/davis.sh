@@ -1,9 +1,25 @@
 #!/usr/bin/env bash
 # The protocol on DAVIS16, one line a stage; each can be killed and run again.
 #   launch/davis.sh --config.data.root=/data/DAVIS --config.model.weights=densecl_r50.pth
+# Ctrl-C and SIGTERM go to the stage that runs, and no other is begun.
 set -euo pipefail
+set -m # a stage hears of a signal from here only, and so once
 cd "$(dirname "$0")/.."
-run() { launch/local.sh configs/davis.py "$@"; }
+asked="" stage=""
+trap 'asked=INT; pass_on' INT
+trap 'asked=TERM; pass_on' TERM
+pass_on() { [ -z "$asked" ] || [ -z "$stage" ] || kill -s "$asked" "$stage" || true; }
+run() {
+  launch/local.sh configs/davis.py "$@" &
+  stage=$! code=0
+  pass_on # what came before there was a stage
+  wait "$stage" || code=$?
+  # A signal ends the wait, not the stage.
+  while kill -0 "$stage" 2>/dev/null; do code=0 && wait "$stage" || code=$?; done
+  stage=""
+  [ "$code" = 0 ] || exit "$code"
+  [ -z "$asked" ] || exit $((128 + $(kill -l "$asked")))
+}
 run --config.stage=flow "$@"      # forward and backward flow of every pair
 run --config.stage=prepare "$@"   # check everything; shards for tf.data
 run --config.stage=discover "$@"  # stage 1: masks that explain flow
