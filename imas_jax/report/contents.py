@@ -1,6 +1,7 @@
-"""The page of a folder of clips: one table over all, and pictures that lead to each."""
+"""The page of a folder of clips: cards to sort and filter, and one table over all."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 
 from imas_jax.evaluation import tables
 from imas_jax.evaluation.protocol import Empty, Entry, Protocol
@@ -10,10 +11,29 @@ from imas_jax.report import page
 PROTOCOLS: tuple[Protocol, ...] = ("frame_mean", "official")
 
 
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One card.
+
+    Attributes:
+        name: The clip.
+        folder: Of its report and overview picture, relative to the page, with slashes.
+        jaccard: J of its result, mean of its frames, in [0, 1]; None: not annotated.
+        unsure: How much of its masks is undecided, in [0, 1]; None: not known.
+        warnings: One line each.
+    """
+
+    name: str
+    folder: str
+    jaccard: float | None = None
+    unsure: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
 def render(
     title: str,
+    clips: Sequence[Clip],
     entries: Sequence[Entry],
-    reports: Mapping[str, str],
     empty: Empty = "one",
     dataset: str = "",
 ) -> str:
@@ -21,8 +41,8 @@ def render(
 
     Args:
         title: What the clips are.
+        clips: The cards.
         entries: Rows over all clips; none where nothing is annotated.
-        reports: By clip, its report's folder, relative to the page.
         empty: What a frame scores in which both masks are empty.
         dataset: As in `tables.per_sequence`.
     """
@@ -30,4 +50,11 @@ def render(
     if entries:
         shown = [tables.per_sequence(entries, p, empty, dataset) for p in PROTOCOLS]
         shown.insert(0, tables.headline(entries, empty))
-    return page.fill("contents.html", title=title, tables=shown, reports=reports)
+    return page.fill(
+        "contents.html",
+        title=title,
+        clips=clips,
+        scored=any(clip.jaccard is not None for clip in clips),
+        tables=shown,
+        percent=tables.percent,
+    )

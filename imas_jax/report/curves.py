@@ -51,9 +51,10 @@ def svg(panel: Panel, width: int = 460, height: int = 230) -> str:
     """Draw a panel; one without a finite value says so."""
     curves = [thin(curve) for curve in panel.curves]
     curves = [curve for curve in curves if len(curve.steps)]
+    told = "; ".join([panel.title, *map(_words, curves)])
     head = (
         f'<svg class="curves" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{html.escape(panel.title)}">'
+        f'aria-label="{html.escape(told)}">'
     )
     if not curves:
         return head + f'<text x="{width / 2}" y="{height / 2}">no values</text></svg>'
@@ -82,6 +83,14 @@ def svg(panel: Panel, width: int = 460, height: int = 230) -> str:
         )
         parts.append(f'<polyline class="c{number % 6}" points="{points}"/>')
     return "".join(parts) + "</svg>"
+
+
+def _words(curve: Curve) -> str:
+    """Tell a curve to who cannot see it."""
+    return (
+        f"{curve.label}: {curve.values[0]:.3g} at {curve.steps[0]:g}, "
+        f"{curve.values[-1]:.3g} at {curve.steps[-1]:g}"
+    )
 
 
 def thin(curve: Curve) -> Curve:

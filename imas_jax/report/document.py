@@ -2,12 +2,13 @@
 
 `write` takes plain data, so it knows neither runs nor annotations; a stage fills it:
 
-    frames = tuple(report.view_frame(name, {"image": image, "overlay": ...}, jaccard))
-    report.write(path, report.Report(title=..., entries=..., sequences=...))
+    frame = FrameView(name, encode({"frame": image, "object": ...}), jaccard=0.8)
+    write(path, Report(title=..., sequences=(SequenceView("bear", (frame,)),)))
 """
 
 import base64
 import dataclasses
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from imas_jax import files
 from imas_jax.evaluation import protocol, tables
@@ -24,6 +26,8 @@ from imas_jax.report import curves, drawing, page
 
 LIMIT = 19_000_000  # bytes of the file
 WORST = 5  # frames offered below each scrubber
+UNSURE = 3  # and those offered for being unsure
+COMPARED = 2  # pictures of a frame that lie over each other, a divider between them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,20 +37,70 @@ class FrameView:
     Attributes:
         name: The frame.
         pictures: JPEG files by caption; every frame of a sequence has the first one's.
+        at: Its place in the clip, from 0.
         jaccard: J of the result in [0, 1], or None without annotation.
         agreement: IoU of the result with what moves, in [0, 1]; no score, but shown
             where there is none.
+        unsure: How much of the mask is undecided, in [0, 1], or None.
     """
 
     name: str
     pictures: Mapping[str, bytes]
+    at: int = 0
     jaccard: float | None = None
     agreement: float | None = None
+    unsure: float | None = None
 
     @property
     def rank(self) -> float | None:
         """By which the worst frames are found."""
         return self.agreement if self.jaccard is None else self.jaccard
+
+
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """One number a frame, drawn as bars over the whole clip; a click shows the frame.
+
+    Attributes:
+        name: What the number is.
+        values: Of every frame of the clip, in [0, 1]; NaN where there is none, not all.
+        colour: Of the bars.
+        top: Value of the highest bar; None: the highest on the page with this name, so
+            that sequences compare.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    colour: tuple[int, int, int]
+    top: float | None = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """What a colour in the picture "channels" stands for.
+
+    Attributes:
+        name: E.g. "1: the object".
+        colour: As it is drawn.
+    """
+
+    name: str
+    colour: tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A file or folder beside the page.
+
+    Attributes:
+        name: What it is.
+        path: Relative to the page, with slashes.
+        detail: E.g. its size.
+    """
+
+    name: str
+    path: str
+    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +112,18 @@ class SequenceView:
         frames: Those shown.
         caption: Beside the name.
         mean: J over all its frames, shown or not; None takes the frames shown.
+        strips: Over all its frames.
+        channels: Legend of the picture "channels".
+        links: To its files.
     """
 
     name: str
     frames: tuple[FrameView, ...]
     caption: str = ""
     mean: float | None = None
+    strips: tuple[Strip, ...] = ()
+    channels: tuple[Channel, ...] = ()
+    links: tuple[Link, ...] = ()
 
     @property
     def jaccard(self) -> float:
@@ -89,6 +149,8 @@ class Report:
         alignment: Scores of the candidate channels.
         targets: What the CRF and the semantic constraint changed.
         sequences: Shown worst first where annotations exist.
+        explained: What the pictures show, a sentence by caption.
+        links: To files of all sequences.
         warnings: From flow and data, one line each.
         seconds: Of each stage.
         config: As text.
@@ -105,35 +167,33 @@ class Report:
     alignment: Table | None = None
     targets: Table | None = None
     sequences: tuple[SequenceView, ...] = ()
+    explained: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    links: tuple[Link, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     config: str = ""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def view_frame(
-    name: str,
+def encode(
     pictures: Mapping[str, UInt8[np.ndarray, "_ _ 3"]],
-    jaccard: float | None = None,
-    width: int = 400,
+    widths: tuple[int, int] = (560, 320),
     quality: int = 78,
-    agreement: float | None = None,
-) -> FrameView:
-    """Encode one frame's pictures, all brought to one width.
+) -> dict[str, bytes]:
+    """Encode one frame's pictures as JPEG files.
 
     Args:
-        name: The frame.
         pictures: RGB pictures by caption, any sizes.
-        jaccard: J of the result in [0, 1], or None.
-        width: Pixels.
+        widths: Pixels that the first `COMPARED` ones, which are shown large, and the
+            others are shrunk to; none is enlarged.
         quality: Of the JPEG files.
-        agreement: IoU of the result with what moves, in [0, 1], or None.
     """
-    encoded = {
-        caption: drawing.encode_jpeg(drawing.fit_width(picture, width), quality)
-        for caption, picture in pictures.items()
-    }
-    return FrameView(name, encoded, jaccard, agreement)
+    encoded = {}
+    for number, (caption, picture) in enumerate(pictures.items()):
+        width = min(widths[number >= COMPARED], picture.shape[1])
+        picture = drawing.fit_width(picture, width)
+        encoded[caption] = drawing.encode_jpeg(picture, quality)
+    return encoded
 
 
 def write(path: Path, report: Report, limit: int = LIMIT) -> None:
@@ -188,10 +248,12 @@ def render(report: Report) -> str:
         warnings=report.warnings,
         scores=_scores(report),
         scored=scored,
-        sequences=[_scrubber(sequence) for sequence in shown],
+        sequences=[_scrubber(sequence, _tops(shown)) for sequence in shown],
         panels=report.panels,
         alignment=report.alignment,
         targets=report.targets,
+        explained=report.explained,
+        links_of_all=report.links,
         seconds=report.seconds,
         config=report.config,
         versions="\n".join(f"{name} {v}" for name, v in report.versions.items()),
@@ -234,24 +296,44 @@ def _scores(report: Report) -> dict[str, Table]:
     }
 
 
-def _scrubber(sequence: SequenceView) -> dict[str, Any]:
+def _tops(shown: Sequence[SequenceView]) -> dict[str, float]:
+    """Return each strip's value of the highest bar."""
+    tops: dict[str, float] = {}
+    for strip in (strip for sequence in shown for strip in sequence.strips):
+        highest = strip.top or float(np.nanmax(strip.values, initial=1e-9))
+        tops[strip.name] = max(highest, tops.get(strip.name, 0.0))
+    return tops
+
+
+def _scrubber(sequence: SequenceView, tops: Mapping[str, float]) -> dict[str, Any]:
     """Return what the page's script shows of a sequence, and what stands around it."""
     frames, captions = sequence.frames, list(sequence.frames[0].pictures)
+    worst = _worst(frames)
+    unsure = [(f.unsure, i) for i, f in enumerate(frames) if f.unsure is not None]
     return {
         "name": sequence.name,
         "caption": sequence.caption,
         "jaccard": sequence.jaccard,
         "scored": not math.isnan(sequence.jaccard),
         "captions": captions,
-        "worst": [
-            {"at": at, "name": frames[at].name, "rank": frames[at].rank}
-            for at in _worst(frames)[:WORST]
+        "compared": captions[:COMPARED],
+        "ratio": _ratio(frames[0].pictures[captions[0]]),
+        "first": worst[0] if worst else 0,
+        "worst": [_chip(frames[at], at, frames[at].rank) for at in worst[:WORST]],
+        "unsure": [
+            _chip(frames[at], at, value)
+            for value, at in sorted(unsure, reverse=True)[:UNSURE]
         ],
+        "strips": [_bars(strip, frames, tops) for strip in sequence.strips],
+        "channels": sequence.channels,
+        "links": sequence.links,
         "frames": [
             {
                 "name": frame.name,
+                "at": frame.at,
                 "jaccard": frame.jaccard,
                 "agreement": frame.agreement,
+                "unsure": frame.unsure,
                 "pictures": [
                     base64.b64encode(frame.pictures.get(caption, b"")).decode()
                     for caption in captions
@@ -259,4 +341,31 @@ def _scrubber(sequence: SequenceView) -> dict[str, Any]:
             }
             for frame in frames
         ],
+    }
+
+
+def _chip(frame: FrameView, at: int, value: float | None) -> dict[str, Any]:
+    return {"at": at, "name": frame.name, "value": value}
+
+
+def _ratio(jpeg: bytes) -> str:
+    """Return width / height, so that the page keeps room for a picture."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return f"{image.width} / {image.height}"
+
+
+def _bars(
+    strip: Strip, frames: Sequence[FrameView], tops: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return a strip's picture, its words, and where frames are shown."""
+    values = np.asarray(strip.values, float)
+    picture = drawing.encode_png(drawing.bars(values / tops[strip.name], strip.colour))
+    return {
+        "name": strip.name,
+        "count": len(values),
+        "picture": base64.b64encode(picture).decode(),
+        "mean": float(np.nanmean(values)),
+        "least": float(np.nanmin(values)),
+        "most": float(np.nanmax(values)),
+        "shown": [100 * (frame.at + 0.5) / len(values) for frame in frames],
     }

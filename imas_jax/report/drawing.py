@@ -156,6 +156,34 @@ def encode_jpeg(picture: UInt8[np.ndarray, "h w 3"], quality: int = 82) -> bytes
     return buffer.getvalue()
 
 
+def encode_png(picture: UInt8[np.ndarray, "h w k"]) -> bytes:
+    """Return RGB or RGBA as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def bars(
+    heights: Float[np.ndarray, "*n"], colour: tuple[int, int, int], pixels: int = 26
+) -> UInt8[np.ndarray, "_ n 4"]:
+    """Draw one bar a value, a pixel wide, on transparent ground; RGBA.
+
+    A page stretches it to any width: so few bytes hold a clip of any length.
+
+    Args:
+        heights: In [0, 1]; NaN draws nothing, any other value a pixel at least.
+        colour: Of the bars; fainter where they are low.
+        pixels: Height of a bar of 1.
+    """
+    known = np.clip(np.nan_to_num(heights), 0, 1)
+    tops = np.where(np.isnan(heights), 0, np.maximum(np.rint(known * pixels), 1))
+    picture = np.empty((pixels, len(heights), 4), np.uint8)
+    picture[..., :3] = colour
+    filled = np.arange(pixels, 0, -1)[:, None] <= tops
+    picture[..., 3] = filled * np.rint(110 + 145 * known)
+    return picture
+
+
 def write_image(path: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
     """Write a picture; the suffix says PNG or JPEG. Folders are made."""
     _save(path, Image.fromarray(picture))

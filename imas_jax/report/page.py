@@ -1,7 +1,7 @@
 """Fills the templates of this folder: names from outside are escaped, none missing.
 
-The templates are whole pages with their style and script: a page opens from disk and
-asks nothing of the network.
+The templates are whole pages with their style and script (`base.html`, which the others
+extend): a page opens from disk and asks nothing of the network.
 """
 
 from pathlib import Path

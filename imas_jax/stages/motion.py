@@ -12,7 +12,7 @@ is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1
 pulled to it, so that which channel takes the object is not left to chance.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import cv2
 import numpy as np
@@ -94,16 +94,26 @@ def of_clip(
         clip: As it was trained on, with its cuts.
         refined: False: before the CRF of `motion.crf`.
     """
+    one = opened(run, clip, refined)
+    return (one(t) for t in range(len(clip.frames)))
+
+
+def opened(
+    run: Run, clip: Clip, refined: bool = True
+) -> Callable[[int], Float[np.ndarray, "h w"]]:
+    """Return what reads the evidence of one frame; arguments as of `of_clip`."""
     config = run.config.motion
     if config.evidence == "network":
         kind = REFINED if refined and config.crf else SOFT
-        for one in soft_masks.read(run.workdir / "motion" / kind, clip):
-            whole = one[..., 0].astype(np.float32)
-            yield cv2.resize(whole, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
-        return
+        soft = soft_masks.read(run.workdir / "motion" / kind, clip)
+
+        def one(t: int) -> Float[np.ndarray, "h w"]:
+            whole = soft[t][..., 0].astype(np.float32)
+            return cv2.resize(whole, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
+
+        return one
     flow, gap = inputs.flow(run), run.config.flow.gaps[0]
-    for t in range(len(clip.frames)):
-        yield motion_baseline.read(flow, clip, t, gap).astype(np.float32)
+    return lambda t: motion_baseline.read(flow, clip, t, gap).astype(np.float32)
 
 
 def guides(run: Run) -> list[UInt8[np.ndarray, "_ _ _"]]:

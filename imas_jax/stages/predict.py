@@ -60,20 +60,14 @@ def work(run: Run) -> Output:
     )
 
 
-def _evidence(
-    run: Run, clip: Clip, first: int
+def evidence_of(
+    run: Run, clip: Clip, first: int = 0
 ) -> Iterator[Float[np.ndarray, "h w"]] | None:
     """Return the motion evidence from a frame on; None where it has no say."""
-    if run.config.predict.evidence == 0:
-        return None
-    if run.brought_in("align"):
-        logging.info("%s: a restored network, masks by appearance alone", clip.name)
+    if run.config.predict.evidence == 0 or run.brought_in("align"):
         return None
     trained = inputs.trained(run.config, clip)
     if len(trained.frames) < len(clip.frames):
-        logging.info(
-            "%s: flow of some frames only, masks by appearance alone", clip.name
-        )
         return None
     return itertools.islice(motion.of_clip(run, trained), first, None)
 
@@ -93,7 +87,12 @@ def _write_pngs(
     yield from itertools.repeat(None, first)
     if first == len(names):
         return
-    evidence = _evidence(run, clip, first)
+    evidence = evidence_of(run, clip, first)
+    if evidence is None and config.evidence > 0:
+        why = "a restored network"
+        if not run.brought_in("align"):
+            why = "flow of some frames only"
+        logging.info("%s: %s, masks by appearance alone", clip.name, why)
     clip = dataclasses.replace(clip, frames=clip.frames[first:])
     soft = soft.rest(first)
     found = object_masks.binary_masks(run, clip, soft, channels, config.crf, evidence)

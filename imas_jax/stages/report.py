@@ -16,7 +16,15 @@ from imas_jax.evaluation import tables
 from imas_jax.report import curves, document, drawing, movie
 from imas_jax.runs.records import flatten, typed, versions
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import evaluate, flow, inputs, motion, report_frames
+from imas_jax.stages import (
+    evaluate,
+    flow,
+    inputs,
+    motion,
+    report_frames,
+    report_links,
+    report_words,
+)
 from imas_jax.stages.predict import MASKS
 
 HTML, OVERLAYS, VIDEOS = "report.html", "overlays", "videos"
@@ -34,7 +42,8 @@ def work(run: Run) -> Output:
         _write_pictures(run, folder, clip)
     _write_overview(folder, clips[:OVERVIEW])
     entries = evaluate.read_entries(run)
-    views = report_frames.Views(run, entries, _made(run))
+    links = report_links.Links(run, [clip.name for clip in clips])
+    drawn = report_frames.Views(run, entries, _made(run), links.of_clip).draw(clips)
     page = document.Report(
         title=f"IMAS: {Path(run.config.workdir).name}",
         subtitle=_subtitle(clips),
@@ -44,8 +53,10 @@ def work(run: Run) -> Output:
         panels=tuple(_panels(run)),
         alignment=_alignment(run),
         targets=_targets(run),
-        sequences=views.draw(clips),
-        warnings=tuple(_warnings(run)),
+        sequences=drawn,
+        explained=report_words.explained(run, drawn),
+        links=links.of_all(),
+        warnings=tuple(warnings(run)),
         seconds={name: run.result(name)["seconds"] for name in _made(run)},
         config="\n".join(f"{k} = {v!r}" for k, v in flatten(run.config).items()),
         versions=versions(),
@@ -60,8 +71,18 @@ def work(run: Run) -> Output:
     logging.info("masks: %s", run.workdir / "predict" / MASKS)
     return Output(
         "drawn",
-        {"report": str(path), "overlays": str(folder / OVERLAYS)},
+        {
+            "report": str(path),
+            "overlays": str(folder / OVERLAYS),
+            # Of the clips that are shown.
+            "unsure": {view.name: _mean_unsure(view) for view in drawn},
+        },
     )
+
+
+def _mean_unsure(view: document.SequenceView) -> float:
+    (values,) = [strip.values for strip in view.strips if strip.name == "unsure"]
+    return float(np.mean(values))
 
 
 def _subtitle(clips: Sequence[Clip]) -> str:
@@ -178,7 +199,7 @@ def _targets(run: Run) -> tables.Table | None:
     )
 
 
-def _warnings(run: Run) -> Iterator[str]:
+def warnings(run: Run) -> Iterator[str]:
     """Say which clips have flow of little use, or nothing that moves."""
     if "motion" in _made(run):
         moving = run.values("motion").get("moving", {})

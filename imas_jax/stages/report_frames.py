@@ -1,10 +1,12 @@
 """Which frames of which clips the report shows, and their pictures.
 
-Evenly spread frames and the truly worst ones, which is asked of the scores of every
-frame; where nothing is annotated, those whose masks agree least with what moves.
+Evenly spread frames, the truly worst ones, which is asked of the scores of every frame
+(where nothing is annotated, those whose masks agree least with what moves), and those
+the run is most unsure of.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -20,15 +22,20 @@ from imas_jax.stages import (
     evaluate,
     explain,
     inputs,
+    motion,
     motion_baseline,
     predictor,
+    report_words,
     soft_masks,
+    unsure,
 )
 from imas_jax.stages.evaluate import Scored
 from imas_jax.stages.predict import MASKS, SOFT
 from imas_jax.stages.refine import TARGETS
 
 WORST = 3  # of a clip's frames that are shown, however few are asked for
+UNSURE = 2  # and of those that it is most unsure of
+UNSURE_COLOUR = (224, 122, 48)  # of the strip; reads on light and dark
 Values = dict[int, float]  # by frame position
 
 
@@ -39,10 +46,18 @@ class Views:
         run: The run, predicted and evaluated.
         entries: What was scored; the last aligned one is the result.
         made: Stages that have a result.
+        links: To a clip's files.
     """
 
-    def __init__(self, run: Run, entries: Sequence[Entry], made: Sequence[str]):
-        self._run, self._flow = run, "flow" in made
+    def __init__(
+        self,
+        run: Run,
+        entries: Sequence[Entry],
+        made: Sequence[str],
+        links: Callable[[str], tuple[document.Link, ...]],
+    ):
+        self._run, self._links = run, links
+        self._flow, self._motion = "flow" in made, "motion" in made
         aligned = [entry for entry in entries if entry.kind == "aligned"]
         self._scores: dict[str, Values] = {
             score.name: dict(zip(score.frames, score.jaccard, strict=True))
@@ -69,23 +84,38 @@ class Views:
     def _sequence(self, clip: Clip) -> document.SequenceView:
         scores = self._scores.get(clip.name, {})
         agreement = {} if scores else self._agreement(clip)
+        doubts = unsure.of_clip(self._run, clip)
         shown = choose_frames(
             len(clip.frames),
             self._run.config.report.frames_per_sequence,
             scores or agreement,
+            doubts,
         )
         frames = tuple(
-            document.view_frame(
+            document.FrameView(
                 clip.frames[t].name,
-                self._pictures(clip, t),
-                scores.get(t),
+                document.encode(self._pictures(clip, t)),
+                at=t,
+                jaccard=scores.get(t),
                 agreement=agreement.get(t),
+                unsure=doubts[t],
             )
             for t in shown
         )
-        mean = float(np.mean(list(scores.values()))) if scores else None
+        values = {
+            "unsure": dict(enumerate(doubts)),
+            "J": scores,
+            "agreement": agreement,
+        }
+        strips = [_strip(name, one, len(clip.frames)) for name, one in values.items()]
         return document.SequenceView(
-            clip.name, frames, f"{len(clip.frames)} frames", mean
+            clip.name,
+            frames,
+            f"{len(clip.frames)} frames",
+            float(np.mean(list(scores.values()))) if scores else None,
+            strips=tuple(one for one in strips if np.isfinite(one.values).any()),
+            channels=report_words.channel_names(self._run, clip.name),
+            links=self._links(clip.name),
         )
 
     def _agreement(self, clip: Clip) -> Values:
@@ -127,6 +157,7 @@ class Views:
             "frame": image,
             "object": drawing.overlay(image, found, truth),
             "channels": drawing.mask_channels(predictor.to_frame(soft, clip.size)),
+            **self._evidence(clip, t),
             **self._flow_pictures(clip, t),
             **self._target(clip, t),
         }
@@ -150,6 +181,23 @@ class Views:
             shown["residual, its own scale"] = drawing.flow_to_color(told.residual)
         return shown
 
+    def _evidence(self, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
+        """Draw the motion evidence as it was found, and as later stages read it."""
+        place = self._place(clip, t) if self._motion else None
+        if place is None:
+            return {}
+        trained, at = place
+        kinds = {"motion evidence": False}
+        if (
+            self._run.config.motion.evidence == "network"
+            and self._run.config.motion.crf
+        ):
+            kinds["motion evidence, CRF"] = True
+        return {
+            caption: drawing.grey(motion.opened(self._run, trained, refined)(at))
+            for caption, refined in kinds.items()
+        }
+
     def _target(self, clip: Clip, t: int) -> Mapping[str, np.ndarray]:
         """Draw the frame's stage-2 target, where there is one."""
         folder = self._run.folder("refine") / TARGETS
@@ -163,20 +211,32 @@ class Views:
         return {"stage-2 target": drawing.grey(whole / np.float32(255))}
 
 
-def choose_frames(count: int, spread: int, values: Values) -> list[int]:
-    """Choose evenly spread frames and the worst of all.
+def choose_frames(
+    count: int, spread: int, values: Values, doubts: Sequence[float] = ()
+) -> list[int]:
+    """Choose evenly spread frames, the worst of all and the most unsure.
 
     Args:
         count: Frames of the clip.
         spread: How many to spread.
         values: Of every frame that has one; low is bad.
+        doubts: Of every frame; high is unsure.
     """
     even = np.linspace(0, count - 1, min(spread, count)).round().astype(int)
     worst = sorted(values, key=lambda t: (values[t], t))[:WORST]
-    return sorted({*even.tolist(), *worst})
+    least = sorted(range(len(doubts)), key=lambda t: (-doubts[t], t))[:UNSURE]
+    return sorted({*even.tolist(), *worst, *least})
 
 
 def result(run: Run, clip: Clip, t: int) -> np.ndarray:
     """Read back the mask that the predict stage wrote, at the clip's frame size."""
     path = run.workdir / "predict" / MASKS / clip.name / f"{clip.frames[t].name}.png"
     return images.resize_mask(soft_masks.read_png(path), clip.size)
+
+
+def _strip(name: str, values: Values, count: int) -> document.Strip:
+    """Lay a number of some frames out over all of a clip's."""
+    laid = tuple(values.get(t, math.nan) for t in range(count))
+    if name == "unsure":
+        return document.Strip(name, laid, UNSURE_COLOUR, top=None)
+    return document.Strip(name, laid, drawing.OBJECT)

@@ -25,7 +25,7 @@ from imas_jax.evaluation.protocol import Entry
 from imas_jax.report import contents
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import checks, evaluate, inputs, settle
+from imas_jax.stages import checks, evaluate, inputs, report, settle
 from imas_jax.training import compiled, parallel
 
 NAME = "each"
@@ -48,16 +48,18 @@ def work(run: Run) -> Output:
     clips = inputs.clips(run)
     _check(run.config, clips)
     scores: dict[str, Sequence[Entry]] = {}
+    cards: list[contents.Clip] = []
     for number, clip in enumerate(clips, start=1):
         logging.info("each: %s (%d of %d)", clip.name, number, len(clips))
         alone = settle.settle(clip_config(run.config, clip.name))
         one = Run(alone, tuple(run.stages.values()))
         one.make(GOAL)
         scores[clip.name] = evaluate.read_entries(one)
+        cards.append(_card(one, clip.name, scores[clip.name]))
         compiled.forget()
         if parallel.process()[0] == 0:
             _link(run.workdir, clip.name)
-            _write(run, scores)
+            _write(run, scores, cards)
     _tell(run, joined(scores))
     return Output(digest(list(scores)), {"clips": list(scores)})
 
@@ -128,14 +130,28 @@ def _link(workdir: Path, name: str) -> None:
         link.symlink_to(target, target_is_directory=True)
 
 
-def _write(run: Run, scores: Scores) -> None:
+def _card(run: Run, name: str, entries: Sequence[Entry]) -> contents.Clip:
+    """Put what a clip's run says of itself on a card; the last aligned row is it."""
+    aligned = [entry for entry in entries if entry.kind == "aligned"]
+    jaccard = None
+    if aligned:
+        empty = evaluate.empty_rule(run.config)
+        of_frames = protocol.summarize(aligned[-1].scores, PRINTED, empty)
+        jaccard = of_frames.jaccard.mean
+    # A report that was finished before it noted how unsure its masks are has none.
+    unsure = run.values("report").get("unsure", {}).get(name)
+    folder = f"../{RUNS}/{name}/report"
+    warnings = tuple(w.removeprefix(f"{name}: ") for w in report.warnings(run))
+    return contents.Clip(name, folder, jaccard, unsure, warnings)
+
+
+def _write(run: Run, scores: Scores, cards: Sequence[contents.Clip]) -> None:
     """Write scores and page of the clips that are finished; whole or not at all."""
     folder, entries = run.workdir / NAME, joined(scores)
     empty, dataset = evaluate.empty_rule(run.config), layouts.resolve(run.config.data)
     if entries:
         tables.write(folder, entries, empty, dataset)
-    reports = {name: f"../{RUNS}/{name}/report" for name in scores}
-    page = contents.render(run.workdir.name, entries, reports, empty, dataset)
+    page = contents.render(run.workdir.name, cards, entries, empty, dataset)
     files.write_text(folder / "index.html", page)
 
 
