@@ -37,7 +37,7 @@ class FrameView:
     Attributes:
         name: The frame.
         pictures: JPEG files by caption; every frame of a sequence has the first one's.
-        at: Its place in the clip, from 0.
+        place: In the clip, from 0.
         jaccard: J of the result in [0, 1], or None without annotation.
         agreement: IoU of the result with what moves, in [0, 1]; no score, but shown
             where there is none.
@@ -46,7 +46,7 @@ class FrameView:
 
     name: str
     pictures: Mapping[str, bytes]
-    at: int = 0
+    place: int = 0
     jaccard: float | None = None
     agreement: float | None = None
     unsure: float | None = None
@@ -330,7 +330,7 @@ def _scrubber(sequence: SequenceView, tops: Mapping[str, float]) -> dict[str, An
         "frames": [
             {
                 "name": frame.name,
-                "at": frame.at,
+                "place": frame.place,
                 "jaccard": frame.jaccard,
                 "agreement": frame.agreement,
                 "unsure": frame.unsure,
@@ -367,5 +367,5 @@ def _bars(
         "mean": float(np.nanmean(values)),
         "least": float(np.nanmin(values)),
         "most": float(np.nanmax(values)),
-        "shown": [100 * (frame.at + 0.5) / len(values) for frame in frames],
+        "shown": [100 * (frame.place + 0.5) / len(values) for frame in frames],
     }

@@ -95,7 +95,7 @@ class Views:
             document.FrameView(
                 clip.frames[t].name,
                 document.encode(self._pictures(clip, t)),
-                at=t,
+                place=t,
                 jaccard=scores.get(t),
                 agreement=agreement.get(t),
                 unsure=doubts[t],

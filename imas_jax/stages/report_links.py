@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imas_jax.report.document import Link
-from imas_jax.runs.run import Run
 from imas_jax.stages import predict
 
 # What lies where, in a run's folder; "*" is the clip.
@@ -22,13 +21,13 @@ class Links:
     """Finds a run's files.
 
     Args:
-        run: Its predict stage is finished.
+        workdir: Of the run; its predict stage is finished.
         clips: Names of its clips.
     """
 
-    def __init__(self, run: Run, clips: Sequence[str]):
-        self._root, self._page = run.workdir, run.workdir / "report"
-        self._formats = list(_formats(run.workdir / FORMATS, set(clips)))
+    def __init__(self, workdir: Path, clips: Sequence[str]):
+        self._root, self._page = workdir, workdir / "report"
+        self._formats = list(_formats(workdir / FORMATS, set(clips)))
 
     def of_clip(self, name: str) -> tuple[Link, ...]:
         """Return what is there of one clip."""
@@ -66,7 +65,7 @@ def _formats(folder: Path, clips: set[str]) -> Iterator[tuple[str, str, Path]]:
             yield entry.name, _owner(entry, clips), entry
         for path, clip in owned:
             if clip:
-                yield f"{entry.name}", clip, path
+                yield entry.name, clip, path
 
 
 def _owner(path: Path, clips: set[str]) -> str:

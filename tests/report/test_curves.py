@@ -74,3 +74,10 @@ def test_degenerate_curves_draw(values):
 
 def test_a_title_may_hold_any_character():
     assert "a &lt; b" in curves.svg(Panel("a < b", "", ()))
+
+
+def test_a_diagram_is_told_to_who_cannot_see_it():
+    curve = curves.Curve("loss", [0, 5, 9], [2.0, np.nan, 0.5])
+    drawn = curves.svg(curves.Panel("stage <1>", "px", (curve,)))
+    label = 'aria-label="stage &lt;1&gt;; loss: 2 at 0, 0.5 at 9"'
+    assert label in drawn

@@ -1,4 +1,5 @@
 import colorsys
+import io
 
 import cv2
 import numpy as np
@@ -95,6 +96,15 @@ def test_no_motion_at_all_is_white():
 def test_grey_runs_from_black_to_white():
     shown = drawing.grey(np.array([[0.0, 0.5, 1.0, np.nan]]))
     assert shown[0, :, 0].tolist() == [0, 128, 255, 0]
+
+
+def test_bars_are_as_high_as_their_values():
+    shown = drawing.bars(np.array([0.0, 0.5, 1.0, np.nan, 7.0]), (9, 8, 7), pixels=10)
+    assert shown.shape == (10, 5, 4)
+    assert (shown[..., 3] > 0).sum(axis=0).tolist() == [1, 5, 10, 0, 10]
+    assert (shown[-1, :, 3] > 0).tolist() == [True, True, True, False, True]
+    with Image.open(io.BytesIO(drawing.encode_png(shown))) as image:
+        np.testing.assert_array_equal(np.asarray(image), shown)
 
 
 def test_a_contact_sheet_holds_every_picture():

@@ -128,4 +128,4 @@ def test_a_clip_in_which_nothing_moves_is_told_of(made, tmp_path, caplog):
     run.make("motion")
     assert motion.still(run.values("motion")["moving"]) == ["stone"]
     assert f"stone: {motion.NOTHING}" in caplog.messages
-    assert f"stone: {motion.NOTHING}" in list(report._warnings(run))
+    assert f"stone: {motion.NOTHING}" in list(report.warnings(run))

@@ -1,4 +1,4 @@
-from imas_jax.stages.report_frames import WORST, choose_frames
+from imas_jax.stages.report_frames import UNSURE, WORST, choose_frames
 
 
 def test_the_worst_of_all_frames_are_shown_wherever_they_are():
@@ -15,3 +15,11 @@ def test_without_values_frames_are_spread():
 
 def test_sparse_annotations_rank_only_what_they_annotate():
     assert choose_frames(50, 1, {20: 0.5, 40: 0.4}) == [0, 20, 40]
+
+
+def test_the_most_unsure_frames_are_shown_too():
+    doubts = [0.1] * 100
+    doubts[7], doubts[60] = 0.5, 0.4
+    shown = choose_frames(100, 3, {5: 0.2}, doubts)
+    assert shown == [0, 5, 7, 50, 60, 99]
+    assert len(shown) == 3 + 1 + UNSURE

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 
 import av
@@ -80,7 +81,16 @@ def test_the_report_opens_without_a_network(finished):
     assert f"<p>1 clip, {FRAMES} frames</p>" in page
     for caption in ("flow less camera", "reconstructed flow", "residual, its own"):
         assert caption in page
-    assert "least agreement" in page
+    assert "Least agreement" in page
+    # Which channel is the object, where it is unsure, and where the files are.
+    assert re.search(r"</i>\d: the object \(motion judge: 0\.\d\d\)", page)
+    assert len(re.findall(r"</i>\d: not the object", page)) == 2
+    assert f'data-count="{FRAMES}"' in page
+    assert "<figcaption>motion evidence</figcaption>" in page
+    assert 'href="videos/clip.mp4"' in page
+    assert 'href="../predict/masks/clip/"' in page
+    told = json.loads((finished / "run/report/result.json").read_text())["outputs"]
+    assert 0 < told["unsure"]["clip"] <= 1
 
 
 def test_a_second_run_does_nothing_and_says_so(finished, caplog):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
 from pathlib import Path
 
 import clip_writer
@@ -16,10 +17,12 @@ from imas_jax import protocol as stages
 from imas_jax.errors import UserError
 from imas_jax.evaluation import protocol
 from imas_jax.runs.run import Output, Run
+from imas_jax.stages import flow, motion
 from imas_jax.tools import each
 from imas_jax.training import parallel
 
 FRAMES = {"a bird": 12, "boat": 150}
+BLUR = {"no_motion": 0.0, "inconsistent": 1.0}  # of a clip's flow
 
 
 @pytest.fixture
@@ -70,7 +73,12 @@ class Fake:
             if stage.name == "evaluate":
                 entries = [dataclasses.asdict(e) for e in self.scores.get(name, ())]
                 return Output(name, {"annotated": bool(entries), "entries": entries})
-            return Output(name, {})
+            found = {
+                "flow": {"quality": {name: BLUR if name == "boat" else {}}},
+                "motion": {"moving": {name: 0.0 if name == "boat" else 0.2}},
+                "report": {"unsure": {name: 0.25}},
+            }
+            return Output(name, found.get(stage.name, {}))
 
         return work
 
@@ -109,7 +117,7 @@ def test_masks_and_reports_of_all_clips_are_found_in_one_place(config, tmp_path)
         assert (tmp_path / "out/masks" / name / "00000.png").read_text() == name
     page = (tmp_path / "out/each/index.html").read_text()
     assert 'href="../runs/a%20bird/report/report.html"' in page
-    assert "<h2>a bird</h2>" in page
+    assert re.findall(r"<h3>(.*?)</h3>", page) == list(FRAMES)
     assert not (tmp_path / "out/each/metrics.json").exists()  # nothing is annotated
 
 
@@ -139,6 +147,20 @@ def test_one_table_adds_up_what_all_clips_scored(config, tmp_path, caplog):
     assert "a bird" in printed
     page = (tmp_path / "out/each/index.html").read_text()
     assert "<td>32.5</td>" in page
+    assert re.findall(r'data-score="([\d.]+)"', page) == [
+        "70.0",
+        "20.0",
+    ]  # of the result
+
+
+def test_the_page_says_which_clips_to_look_at(config, tmp_path):
+    make(config, Fake())
+    page = (tmp_path / "out/each/index.html").read_text()
+    assert re.findall(r'data-warnings="(\d)"', page) == ["0", "2"]
+    assert re.findall(r'data-unsure="([\d.]+)"', page) == ["0.25", "0.25"]
+    lines = re.findall(r"<li>(.*?)</li>", page)
+    assert lines == [motion.NOTHING, flow.WARNINGS["inconsistent"]]  # the boat's
+    assert "J at most" not in page  # nothing is annotated
 
 
 def test_a_clips_choices_are_told_when_its_turn_comes(config, caplog):

@@ -26,7 +26,7 @@ function update() {
       || (limit < 100 && (score === '' || +score > limit))
       || (warned.checked && warnings === '0');
   }
-  if (most) most.nextElementSibling.value = limit;
+  if (most) most.nextElementSibling.textContent = limit;
   const shown = clips.filter(clip => !clip.hidden).length;
   find('count').textContent = `${shown} of ${clips.length} shown`;
 }

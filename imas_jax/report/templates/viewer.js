@@ -43,8 +43,8 @@ function viewer(box) {
       put(figure.querySelector('img'), frame, number, captions[number]);
     }
     for (const bars of box.querySelectorAll('.bars')) {
-      const place = (frame.at + 0.5) / bars.dataset.count;
-      bars.querySelector('.now').style.left = 100 * place + '%';
+      const middle = (frame.place + 0.5) / bars.dataset.count;
+      bars.querySelector('.now').style.left = 100 * middle + '%';
     }
     for (const chip of chips) {
       chip.setAttribute('aria-pressed', chip.dataset.at === time.value);
@@ -67,7 +67,7 @@ function viewer(box) {
   function jump(event) {
     const bars = event.currentTarget, area = bars.getBoundingClientRect();
     const wanted = (event.clientX - area.left) / area.width * bars.dataset.count - 0.5;
-    const away = frames.map(frame => Math.abs(frame.at - wanted));
+    const away = frames.map(frame => Math.abs(frame.place - wanted));
     show(away.indexOf(Math.min(...away)));
   }
 
