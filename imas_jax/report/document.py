@@ -177,8 +177,8 @@ class Report:
 
 def encode(
     pictures: Mapping[str, UInt8[np.ndarray, "_ _ 3"]],
-    widths: tuple[int, int] = (560, 320),
-    quality: int = 78,
+    widths: tuple[int, int] = (480, 320),
+    quality: int = 74,
 ) -> dict[str, bytes]:
     """Encode one frame's pictures as JPEG files.
 

@@ -42,7 +42,7 @@ def work(run: Run) -> Output:
         _write_pictures(run, folder, clip)
     _write_overview(folder, clips[:OVERVIEW])
     entries = evaluate.read_entries(run)
-    links = report_links.Links(run.workdir, [clip.name for clip in clips])
+    links = report_links.Links(run.workdir)
     drawn = report_frames.Views(run, entries, _made(run), links.of_clip).draw(clips)
     page = document.Report(
         title=f"IMAS: {Path(run.config.workdir).name}",

@@ -1,20 +1,21 @@
 """The files beside the report that it leads to: those that are there, by clip."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from imas_jax.report.document import Link
 from imas_jax.stages import predict
 
-# What lies where, in a run's folder; "*" is the clip.
-PLACES = (
-    ("overlay video, MP4", "report/videos/*.mp4"),
-    ("contact sheet, JPEG", "report/overlays/*.jpg"),
-    ("masks, PNG", f"predict/{predict.MASKS}/*"),
-    ("soft masks, PNG", f"predict/{predict.SOFT_PICTURES}/*"),
-)
-FORMATS = "predict/formats"  # what `predict.formats` asks for
+# Folders of a run with a file or folder a clip, named for it; each subfolder of stage
+# predict is one more.
+FOLDERS = {
+    "report/videos": "overlay video, MP4",
+    "report/overlays": "contact sheet, JPEG",
+    f"predict/{predict.MASKS}": "masks, PNG",
+    "predict/soft_masks": "soft masks, PNG",
+}
+OURS = predict.SOFT  # what later stages read: no other program does
 
 
 class Links:
@@ -22,52 +23,39 @@ class Links:
 
     Args:
         workdir: Of the run; its predict stage is finished.
-        clips: Names of its clips.
     """
 
-    def __init__(self, workdir: Path, clips: Sequence[str]):
-        self._root, self._page = workdir, workdir / "report"
-        self._formats = list(_formats(workdir / FORMATS, set(clips)))
+    def __init__(self, workdir: Path):
+        self._page = workdir / "report"
+        self._folders = {path: name for name, path in _folders(workdir)}
 
-    def of_clip(self, name: str) -> tuple[Link, ...]:
+    def of_clip(self, clip: str) -> tuple[Link, ...]:
         """Return what is there of one clip."""
-        found = [
-            (what, self._root / place.replace("*", name)) for what, place in PLACES
-        ]
-        found += [(what, path) for what, clip, path in self._formats if clip == name]
-        return tuple(self._link(what, path) for what, path in found if path.exists())
+        return tuple(
+            self._link(name, path)
+            for folder, name in self._folders.items()
+            for path in sorted(folder.iterdir())
+            if clip in (path.name, path.stem)
+        )
 
     def of_all(self) -> tuple[Link, ...]:
-        """Return the folders, and the files that hold all clips."""
-        found = [(what, (self._root / place).parent) for what, place in PLACES]
-        found += [(what, path) for what, clip, path in self._formats if not clip]
-        return tuple(self._link(what, path) for what, path in found if path.exists())
+        """Return the folders."""
+        return tuple(self._link(name, folder) for folder, name in self._folders.items())
 
-    def _link(self, what: str, path: Path) -> Link:
+    def _link(self, name: str, path: Path) -> Link:
         relative = Path(os.path.relpath(path, self._page)).as_posix()
         if not path.is_dir():
-            return Link(what, relative, f"{path.stat().st_size / 1e6:.1f} MB")
+            return Link(name, relative, f"{path.stat().st_size / 1e6:.1f} MB")
         count = sum(1 for _ in path.iterdir())
-        return Link(what, relative + "/", f"folder of {count}")
+        return Link(name, relative + "/", f"folder of {count}")
 
 
-def _formats(folder: Path, clips: set[str]) -> Iterator[tuple[str, str, Path]]:
-    """Yield name, clip ("" for all) and path of what was exported.
-
-    `<format>/<clip>...` is a clip's; another file or folder is of all clips.
-    """
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        inside = sorted(entry.iterdir()) if entry.is_dir() else []
-        owned = [(path, _owner(path, clips)) for path in inside]
-        if entry.name.startswith("."):
-            continue  # a draft
-        if not any(clip for _, clip in owned):
-            yield entry.name, _owner(entry, clips), entry
-        for path, clip in owned:
-            if clip:
-                yield entry.name, clip, path
-
-
-def _owner(path: Path, clips: set[str]) -> str:
-    """Return the clip that a path is named for, or ""."""
-    return next((n for n in (path.name, path.stem) if n in clips), "")
+def _folders(workdir: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of the folders that are there, ours first."""
+    for place, name in FOLDERS.items():
+        if (workdir / place).is_dir():
+            yield name, workdir / place
+    for path in sorted((workdir / "predict").iterdir()):
+        known = path.relative_to(workdir).as_posix() in FOLDERS or path.name == OURS
+        if path.is_dir() and not known:
+            yield path.name, path

@@ -248,4 +248,4 @@ def test_small_pictures_are_not_enlarged_and_large_ones_are_shrunk():
         cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[1]
         for jpeg in document.encode(pictures).values()
     ]
-    assert widths == [560, 100, 320]
+    assert widths == [480, 100, 320]

@@ -14,16 +14,17 @@ def links(tmp_path):
         f"report/videos/{ODD}.mp4",
         "predict/masks/bear/00000.png",
         "predict/masks/bear/00001.png",
-        "predict/formats/webm_alpha/bear.webm",
-        f"predict/formats/webm_alpha/{ODD}.webm",
-        "predict/formats/yolo/bear/00000.txt",
-        "predict/formats/coco/annotations.json",
-        "predict/formats/.partial-cvat.zip",
+        "predict/webm_alpha/bear.webm",
+        f"predict/webm_alpha/{ODD}.webm",
+        "predict/yolo/bear/00000.txt",
+        "predict/coco/bear.json",
+        "predict/soft/bear.npy",
+        "predict/result.json",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"0" * 100_000)
-    return Links(tmp_path, ["bear", ODD])
+    return Links(tmp_path)
 
 
 def paths(found):
@@ -35,17 +36,20 @@ def test_a_clip_has_links_to_what_is_there_of_it(links):
     assert paths(found) == [
         "videos/bear.mp4",
         "../predict/masks/bear/",
-        "../predict/formats/webm_alpha/bear.webm",
-        "../predict/formats/yolo/bear/",
+        "../predict/coco/bear.json",
+        "../predict/webm_alpha/bear.webm",
+        "../predict/yolo/bear/",
     ]
     assert [link.detail for link in found[:2]] == ["0.1 MB", "folder of 2"]
 
 
-def test_what_holds_all_clips_is_linked_once(links):
+def test_folders_that_hold_all_clips_are_linked_once(links):
     assert paths(links.of_all()) == [
         "videos/",
         "../predict/masks/",
-        "../predict/formats/coco/",
+        "../predict/coco/",
+        "../predict/webm_alpha/",
+        "../predict/yolo/",
     ]
 
 
