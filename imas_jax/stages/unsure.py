@@ -2,8 +2,9 @@
 
 The measure is the area that is undecided: pixels that are neither clearly object nor
 clearly not. Not the mean entropy of the soft masks: a network trained for minutes is
-nowhere certain, so that entropy hardly changes from frame to frame (on 30 sequences of
-DAVIS the undecided area follows J twice as closely within a clip).
+nowhere certain, so that entropy hardly changes from frame to frame. Correlation with J
+over the frames of a clip, mean of 30 sequences of DAVIS at 240p: -0.46 (seed 0, on
+which the measure was chosen) and -0.47 (seed 1); of that entropy -0.23 and -0.11.
 """
 
 import cv2
