@@ -3,8 +3,8 @@ r"""Rows of the paper's Tables 3, 4 and 5 on DAVIS16: configs/davis.py and chang
 One row, one run:
 
     python -m imas_jax.main --config=configs/ablation.py:pathway-affine \
-        --config.data.root=/data/DAVIS --config.flow.weights=/data/raft-things.pth \
-        --config.model.weights=/data/densecl_r50.pth
+        --config.data.root=/data/DAVIS --config.model.weights=/data/densecl_r50.pth \
+        --config.flow.estimator=raft --config.flow.weights=raft_things
 
 Rows, their changes and the paper's J are in imas_jax/evaluation/ablations.py: neither,
 residual, feature-merging, stage-1, stage-2, stage-2-semantic, stage-2-semantic-crf;

@@ -4,8 +4,9 @@ Paper Sec. 4, Tables 1 and 3 (IMAS). All 50 sequences train without labels, the 
 validation sequences are scored.
 
     python -m imas_jax.main --config=configs/davis.py \
-        --config.data.root=/data/DAVIS --config.flow.weights=/data/raft-things.pth \
-        --config.model.weights=/data/densecl_r50.pth --config.workdir=runs/davis
+        --config.data.root=/data/DAVIS --config.model.weights=/data/densecl_r50.pth \
+        --config.flow.estimator=raft --config.flow.weights=raft_things \
+        --config.workdir=runs/davis
 
 Expected: paper 77.3 J (frame mean) without, 77.7 with the semantic constraint, 79.8
 with CRF post-processing. Wants one accelerator with 24 GB or more.
@@ -84,7 +85,7 @@ def flow() -> ConfigDict:
             # dis | raft (paper; wants flow.weights) | import (wants flow.source)
             "estimator": "dis",
             "source": "",  # folder of flow computed elsewhere (data/imported_flow.py)
-            "weights": "",  # a RAFT checkpoint
+            "weights": "",  # of RAFT: a file, or a name (python -m imas_jax.weights)
             "iterations": 20,  # RAFT refinements (RAFT's own evaluation default)
             "precision": "float32",  # or "bfloat16": RAFT's encoders and update
             # Of RAFT: volume (all pairs, fast) | on_demand (frames whose volume would
@@ -136,7 +137,10 @@ def model() -> ConfigDict:
             "backbone": "resnet50",
             "width": 64,  # channels of the first stage
             "output_stride": 8,
-            "weights": "",  # self-supervised checkpoint (paper: DenseCL); "": none
+            # Self-supervised weights (paper: DenseCL), a file or a name of
+            # `python -m imas_jax.weights`; "": none
+            "weights": "",
+            "allow_supervised": False,  # True: take weights from human labels too
             "averaged": False,  # take an authors' checkpoint's moving averages (_ema)
             "channels": 4,  # C, tuned by alignment (paper Fig. 5)
             "feature_merging": True,  # paper Sec. 3.2; False on SegTrackv2
@@ -201,7 +205,7 @@ def align() -> ConfigDict:
             # Features of the semantic judge: auto (weights where given, else
             # superpixels) | weights (paper) | stage1 | palette | superpixels
             "features": "auto",
-            "weights": "",  # frozen features' checkpoint; "" takes model.weights
+            "weights": "",  # of frozen features; "" takes model.weights
             "backbone": "resnet50",  # what that checkpoint is of; the paper's
             "judged": "first",  # frames of a sequence: first (paper) | all
             "largest": 1,  # channels that together may be the object (paper: 1)

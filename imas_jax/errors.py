@@ -4,6 +4,7 @@ They are printed without a stack trace. Everything else is a defect of this proj
 keeps its trace.
 """
 
+import difflib
 import errno
 import traceback
 from collections.abc import Sequence
@@ -88,6 +89,12 @@ class ProblemList:
                 expected,
                 fix,
             )
+
+
+def suggestion(name: object, known: Sequence[str]) -> str:
+    """Say which known name was probably meant."""
+    near = difflib.get_close_matches(str(name), known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "choose one of these"
 
 
 def bullet(lines: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ are still read side by side.
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import io
 import math
@@ -108,6 +109,31 @@ def draft_name(path: Path) -> Path:
         digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
         name = f".partial-{digest}{path.suffix}"
     return path.with_name(name)
+
+
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Return a file's hash in hex; read once as long as the file stays as it is.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    status = path.stat()
+    return _digest(path.absolute(), kind, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, kind: str, size: int, changed: int) -> str:
+    del size, changed  # parts of the key only
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def user_cache() -> Path:
+    """Return this project's folder in the user's cache (XDG base directories)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard says that a relative path is to be taken for none.
+    home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return home / "imas_jax"
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

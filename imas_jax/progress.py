@@ -33,6 +33,60 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
             logging.info("%s", progress_line(what, unit, done, total, now - start))
 
 
+class ByteLine:
+    """A download as `pooch` tells of it: one live line on a terminal, plain lines else.
+
+    Args:
+        what: Name of the file.
+
+    Attributes:
+        total: Bytes that the server announced, 0 if it did not; set from outside.
+    """
+
+    def __init__(self, what: str):
+        self.total = 0
+        self._what, self._done = what, 0
+        self._start = self._last = time.monotonic()
+        self._bar: tqdm | None = None
+
+    def update(self, count: int) -> None:
+        """Note that more bytes have come, at most `count`."""
+        self._done += count
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(
+                    desc=self._what,
+                    total=self.total or None,
+                    unit="B",
+                    unit_scale=True,
+                    dynamic_ncols=True,
+                )
+            self._bar.update(min(count, (self.total or self._done) - self._bar.n))
+            return
+        now = time.monotonic()
+        if now - self._last >= LOG_EVERY:
+            self._last = now
+            logging.info("%s", self._line(now - self._start))
+
+    def reset(self) -> None:
+        """Begin to count anew; `pooch` does so once everything has come."""
+        self._done = 0
+
+    def close(self) -> None:
+        """Leave the terminal's line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, seconds: float) -> str:
+        rate = self._done / max(seconds, 1e-9)
+        told = f"{self._what} {self._done / 1e6:.1f}"
+        if self.total:
+            left = duration(max(self.total - self._done, 0) / max(rate, 1e-9))
+            told += f"/{self.total / 1e6:.1f}"
+            return f"{told} MB  {rate / 1e6:.3g} MB/s  eta {left}"
+        return f"{told} MB  {rate / 1e6:.3g} MB/s"
+
+
 class StepLine:
     """Training on a terminal is one live line, in a log plain lines.
 

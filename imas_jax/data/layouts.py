@@ -11,7 +11,6 @@
 """
 
 import dataclasses
-import difflib
 import functools
 import re
 from collections.abc import Callable, Sequence
@@ -143,12 +142,6 @@ def davis_resolution(data: ConfigDict) -> str:
     )
 
 
-def suggestion(name: object, known: Sequence[str]) -> str:
-    """Say which known name was probably meant."""
-    near = difflib.get_close_matches(str(name), known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else "choose one of these"
-
-
 def natural_key(name: str) -> tuple:
     """Sort key by which "frame 9" comes before "frame 10"."""
     parts = re.split(r"(\d+)", name)
@@ -161,7 +154,7 @@ def select(listings: list[Listing], names: Sequence[str]) -> list[Listing]:
     problems = errors.ProblemList()
     for name in names:
         if name not in known:
-            problems.add(name, f"no such sequence; {suggestion(name, known)}")
+            problems.add(name, f"no such sequence; {errors.suggestion(name, known)}")
     problems.raise_if_any(
         "data.sequences",
         f"names among {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}",
@@ -227,7 +220,7 @@ def _published(dataset: Dataset, data: ConfigDict, split: str) -> list[Listing]:
             raise errors.UserError(
                 f"{dataset.title} split {split!r}",
                 f"one of {', '.join(filter(None, dataset.splits))}",
-                suggestion(split, list(dataset.splits)),
+                errors.suggestion(split, list(dataset.splits)),
             )
         parts = dataset.splits[split]
     listings: list[Listing] = []

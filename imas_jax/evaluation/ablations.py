@@ -136,4 +136,6 @@ def spread_table(
         )
     header = ("row", "paper", f"J {which}", "std", "seeds", "paper's J", "overrides")
     note = "std: sample standard deviation over seeds; the paper's J is DAVIS16 at 480p"
-    return tables.Table(f"Ablations, percent, {which}", header, tuple(lines), (note,))
+    scored = [entry for entries in results.values() for entry in entries]
+    notes = (note, *tables.supervision_notes(scored))
+    return tables.Table(f"Ablations, percent, {which}", header, tuple(lines), notes)

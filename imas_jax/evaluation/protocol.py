@@ -106,12 +106,15 @@ class Entry:
         kind: Which mask it is about; tables mark the oracle.
         scores: One a sequence.
         binarization: How soft masks became binary, e.g. "argmax" or "threshold=0.35".
+        supervised: Weights behind the masks that learned from human labels, in words;
+            "" for a method without annotation.
     """
 
     label: str
     kind: Kind
     scores: tuple[SequenceScore, ...]
     binarization: str = ""
+    supervised: str = ""
 
     def has(self, protocol: Protocol) -> bool:
         """Tell whether there is a mask of every frame that a protocol averages."""

@@ -19,6 +19,7 @@ from imas_jax.evaluation import metrics, paper, protocol
 from imas_jax.evaluation.protocol import PROTOCOLS, Empty, Entry, Protocol
 
 ORACLE_NOTE = "oracle: annotations chose the channel; an upper bound, not a result"
+SUPERVISED = "supervised weights: "
 _ORDER = {"baseline": 0, "given": 1, "aligned": 1, "oracle": 2}
 
 
@@ -141,6 +142,7 @@ def as_json(entries: Sequence[Entry], empty: Empty = "one") -> dict[str, Any]:
                 "label": entry.label,
                 "kind": entry.kind,
                 "binarization": entry.binarization,
+                **({"supervised": entry.supervised} if entry.supervised else {}),
                 "protocols": {
                     p: _summary(protocol.summarize(entry.scores, p, empty))
                     for p in PROTOCOLS
@@ -178,7 +180,8 @@ def as_csv(entries: Sequence[Entry], empty: Empty = "one") -> str:
                     for part in (one.jaccard, one.boundary)
                     for value in dataclasses.astuple(part)
                 ]
-                row = [entry.label, entry.kind, score.name, p, one.frames]
+                kind = entry.kind + " (supervised weights)" * bool(entry.supervised)
+                row = [entry.label, kind, score.name, p, one.frames]
                 writer.writerow(row + values)
     return out.getvalue()
 
@@ -226,8 +229,14 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+def supervision_notes(entries: Sequence[Entry]) -> list[str]:
+    """Return the line that a table of masks owes whoever reads it, if it owes one."""
+    told = dict.fromkeys(entry.supervised for entry in entries if entry.supervised)
+    return [SUPERVISED + one for one in told]
+
+
 def _notes(entries: Sequence[Entry], empty: Empty) -> tuple[str, ...]:
-    notes = []
+    notes = supervision_notes(entries)
     ways = {entry.binarization for entry in entries if entry.binarization}
     if ways:
         notes.append("binarization: " + ", ".join(sorted(ways)))

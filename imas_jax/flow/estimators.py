@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
-from imas_jax import errors
+from imas_jax import errors, files
 
 FlowPair = tuple[Float[np.ndarray, "*b h w 2"], Float[np.ndarray, "*b h w 2"]]
 
@@ -98,10 +98,30 @@ def digest(flow: ConfigDict) -> str:
         # nor what was trained on it, stale.
         return f"dis-medium-size{flow.size}"
     if flow.estimator == "raft":
-        weights, how = file_digest(_weights(flow)), f"it{flow.iterations}"
+        file, how = files.digest(weights(flow))[:16], f"it{flow.iterations}"
         how += f"-{flow.precision}-{flow.correlation}"
-        return f"raft-{weights}-{how}-size{flow.size}"
+        return f"raft-{file}-{how}-size{flow.size}"
     return f"import-{_listing_digest(Path(flow.source))}"
+
+
+def weights(flow: ConfigDict) -> Path:
+    """Return the file of `flow.weights`; what has a name is fetched if need be.
+
+    Raises:
+        UserError: If none is given, and as `named.find` raises it.
+    """
+    # Here and not above: DIS needs neither JAX nor its start-up time.
+    from imas_jax.models import named, published
+
+    if flow.weights:
+        return named.find(flow.weights, "flow.weights", published.RAFT)
+    raise errors.UserError(
+        "flow.weights = ''",
+        "RAFT as princeton-vl/RAFT or torchvision publish it: a name, such as "
+        "raft_things (paper) or raft_small, or a file",
+        "set --config.flow.weights=raft_things, or --config.flow.estimator=dis (no "
+        "weights)",
+    )
 
 
 class Dis:
@@ -178,12 +198,6 @@ def resize_flow(
     return resized * np.array([size[1] / w, size[0] / h], np.float32)
 
 
-def file_digest(path: Path) -> str:
-    """Return the first 16 hex digits of a file's sha256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def _listing_digest(folder: Path) -> str:
     """Hash names and lengths of a folder's files, wherever it lies.
 
@@ -199,28 +213,17 @@ def _dis(flow: ConfigDict) -> Estimator:
 
 
 def _raft(flow: ConfigDict) -> Estimator:
-    # Here and not above: DIS needs neither JAX nor its start-up time.
     import jax
 
     from imas_jax.flow import raft
 
-    weights, how = _weights(flow), (flow.iterations, flow.precision, flow.correlation)
+    file, how = weights(flow), (flow.iterations, flow.precision, flow.correlation)
     on_cpu = jax.default_backend() == "cpu"
     copies = []
     for device in jax.local_devices()[: 1 if on_cpu else None]:
         with jax.default_device(device):
-            copies.append((device, raft.make_raft(weights, *how)))
+            copies.append((device, raft.make_raft(file, *how)))
     batch_size = 1 if on_cpu else ACCELERATOR_BATCH
     return Estimator(
         DevicePool(copies, batch_size), flow.size, batch_size, 2 * len(copies)
-    )
-
-
-def _weights(flow: ConfigDict) -> Path:
-    if flow.weights and Path(flow.weights).is_file():
-        return Path(flow.weights)
-    raise errors.UserError(
-        f"flow.weights = {flow.weights!r}" + (" is no file" if flow.weights else ""),
-        "a RAFT checkpoint, e.g. raft-things.pth (paper) of princeton-vl/RAFT",
-        "set --config.flow.weights=PATH, or --config.flow.estimator=dis (no weights)",
     )

@@ -12,7 +12,6 @@ Whatever the clip, it works on one grid: the frame shrunk to a short side of
 
 import dataclasses
 import functools
-import hashlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -313,4 +312,4 @@ def read_weights(path: Path) -> conventions.Tree:
 
 def digest(path: Path = WEIGHTS) -> str:
     """Return what identifies the evidence of a file's weights."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return files.digest(path)[:16]

@@ -6,7 +6,6 @@ the network, whose numbers are those of the official code in test mode.
 """
 
 import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, UInt8
 
-from imas_jax import conventions, errors, geometry
+from imas_jax import conventions, errors, files, geometry
 from imas_jax.flow import raft_correlation, raft_layers, raft_weights
 from imas_jax.models import torch_files
 
@@ -56,7 +55,7 @@ def make_raft(
             "set --config.flow.iterations=20, RAFT's own choice",
         )
     size, variables = load_weights(weights)
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    sha256 = files.digest(weights)[:16]
     digest = f"raft-{size}-it{iterations}-{precision}-{correlation}-{sha256}"
     compute = functools.partial(
         flow_both_ways, size, iterations, precision, correlation

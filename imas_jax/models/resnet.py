@@ -4,8 +4,8 @@ The paper's backbone (Sec. 3.2 and 4.2): "pytorch" style (the 3x3 carries the st
 output stride 8 by dilation, and the first block of a dilated stage at half its dilation
 (`contract_dilation` of the authors' framework). Parameter names follow torchvision's
 with dots turned into underscores: `conv1`, `bn1`, `layer3_0/downsample_conv`, ...
-Files come in the layouts users have: DenseCL (the paper's), MoCo v2, torchvision, timm,
-data-parallel, and inside the authors' own checkpoints.
+Files come in the layouts users have: DenseCL (the paper's), MoCo v2 and v3, SwAV,
+torchvision, timm, data-parallel, and inside the authors' own checkpoints.
 """
 
 from collections.abc import Mapping
@@ -138,6 +138,7 @@ FOREIGN_HEADS = ("crf_head.", "compactness_head.")
 NOT_BACKBONE = ("decode_head", "backbone2_ema.", *FOREIGN_HEADS)
 OPENMMLAB = ("neck.", "head.", "decode_head.", "auxiliary_head.", "data_preprocessor.")
 MOMENTUM = ("encoder_k.", "queue")
+SWAV_HEADS = ("module.projection_head.", "module.prototypes.")
 
 LAYOUTS = (
     Layout(
@@ -153,10 +154,24 @@ LAYOUTS = (
         ("module.encoder_q.fc.", "module.encoder_k.", "module.queue"),
     ),
     Layout(
+        "MoCo v3",
+        "module.base_encoder.",
+        (
+            "module.base_encoder.fc.",
+            "module.momentum_encoder.",
+            "module.predictor.",
+        ),
+    ),
+    Layout(
         "DenseCL in training", "encoder_q.0.", ("encoder_q.1.", "backbone.", *MOMENTUM)
     ),
     Layout("OpenMMLab", "backbone.", (*OPENMMLAB, *MOMENTUM)),
-    Layout("data-parallel", "module.", ("module.fc.",), "module.fc.weight"),
+    Layout(
+        "data-parallel",
+        "module.",
+        ("module.fc.", *SWAV_HEADS),
+        "module.fc.weight",
+    ),
     Layout("DenseCL, torchvision or timm", "", ("fc.",), "fc.weight"),
 )
 

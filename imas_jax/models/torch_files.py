@@ -5,7 +5,8 @@ Also how torch names and lays out the leaves of a layer.
 Reads PyTorch's zip format (1.6 and later), its older stream format, `.safetensors` and
 `.npz`; which one a file is shows in its first bytes, not in its name. Nothing in a
 pickle is ever executed: a handful of names have a meaning here (`MEANINGS`), every
-other object becomes an inert `Opaque`. (ptloader 0.3, the one maintained reader on
+other object becomes an inert `Opaque`. A file that names what runs programs is refused
+all the same: torch would run them. (ptloader 0.3, the one maintained reader on
 PyPI, cannot read the older format, which RAFT's and MoCo's published files have.)
 """
 
@@ -33,6 +34,13 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "module", "net", "params"),
     "teacher",  # of DINO: what its student follows, and what is used afterwards
 )
+# Modules and built-in functions that no weights have a use for.
+PROGRAMS = (
+    *("os", "posix", "nt", "subprocess", "pty", "sys", "runpy", "importlib", "ctypes"),
+    *("shutil", "socket", "webbrowser", "commands", "code", "timeit", "pip", "urllib"),
+)
+BUILTINS = ("builtins", "__builtin__", "io", "_io")
+FUNCTIONS = ("eval", "exec", "execfile", "compile", "open", "__import__", "breakpoint")
 NAMED = 8  # names of a file that a message repeats
 EXPECTED = "a .pth, .pth.tar, .pt, .safetensors or .npz file of named tensors"
 TYPES = {
@@ -117,6 +125,12 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
         return _tensors(_read(path), path)
     except errors.UserError:
         raise
+    except RunsPrograms as error:
+        raise errors.UserError(
+            f"{path} would run {error} when torch opens it; nothing of it was run",
+            EXPECTED,
+            "open it nowhere else; take the weights from where they are published",
+        ) from error
     except Exception as error:
         # A damaged file fails in any way inside the readers of pickles and archives.
         raise errors.UserError(
@@ -189,6 +203,10 @@ def _read_stream(file: IO[bytes], size: int) -> Any:
     return content
 
 
+class RunsPrograms(Exception):
+    """A pickle names something that no weights have a use for."""
+
+
 class Opaque:
     """Stands for any object this module gives no meaning; takes all, does nothing."""
 
@@ -230,7 +248,14 @@ class Reader(pickle.Unpickler):
         self._storages: dict[str, np.ndarray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look a name up in `MEANINGS`; import nothing."""
+        """Look a name up in `MEANINGS`; import nothing.
+
+        Raises:
+            RunsPrograms: For what only a file that wants to run programs names.
+        """
+        called = module in BUILTINS and name in FUNCTIONS
+        if called or module.split(".")[0] in PROGRAMS:
+            raise RunsPrograms(f"{module}.{name}")
         if module in ("torch", "torch.storage", "torch.cuda"):
             kind = name.removesuffix("Storage")
             if kind in TYPES:

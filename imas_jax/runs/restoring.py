@@ -150,7 +150,9 @@ def _newest(run: Path) -> dict[str, Any] | None:
 
 
 def _is_of_network(field: str) -> bool:
-    return field.split(".")[0] in ("model", "precision")
+    # What a run allows is its own affair.
+    allowed = field == "model.allow_supervised"
+    return field.split(".")[0] in ("model", "precision") and not allowed
 
 
 def _is_of_checkpoint(field: str) -> bool:

@@ -31,6 +31,7 @@ from imas_jax.training import parallel
 # what a fact of `stages/facts.py` tells by content.
 NEUTRAL = {
     "model.weights",
+    "model.allow_supervised",
     "target.workers",
     "predict.batch_size",
     # Of stage score, which is done anew each time; stage evaluate reads none of them.

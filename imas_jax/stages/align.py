@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 from jaxtyping import Bool
+from ml_collections import ConfigDict
 
 from imas_jax.appearance import alignment
 from imas_jax.data.clips import Clip, pair_of_frame
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators, motion
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import features, inputs, network, soft_masks
+from imas_jax.stages import features, inputs, network, soft_masks, supervision
 from imas_jax.stages import motion as stage_motion
 from imas_jax.stages.predictor import Predictor, to_frame
 
@@ -49,8 +50,15 @@ def work(run: Run) -> Output:
     stage_1 = run.result("discover")["identity"]
     return Output(
         identity=f"{stage_1[:16]}-{'+'.join(map(str, choice.channels))}",
-        values=choice.to_json(),
+        values=choice.to_json() | {supervision.NOTED: supervised(run.config)},
     )
+
+
+def supervised(config: ConfigDict) -> list[str]:
+    """Say what the judge owes to weights from human labels."""
+    if "semantic" not in PARTS[config.align.score]:
+        return []
+    return supervision.of_features(config, features.kind_of(config))
 
 
 def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:

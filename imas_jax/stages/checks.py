@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf, whole_clip
 from imas_jax.errors import ProblemList, UserError, bullet
+from imas_jax.flow import estimators
 from imas_jax.models import imas, pretrained
 from imas_jax.runs import restoring
 from imas_jax.stages import features
@@ -34,6 +35,7 @@ def check(config: ConfigDict, goal: str) -> None:
         UserError: With everything that was found.
     """
     wanted = [
+        flow,
         network,
         starts,
         teachers,
@@ -45,7 +47,7 @@ def check(config: ConfigDict, goal: str) -> None:
         watchers,
     ]
     if goal in BEFORE_NETWORK:
-        wanted = [shards] if goal == "prepare" else []
+        wanted = {"flow": [flow], "prepare": [flow, shards]}.get(goal, [])
     found = []
     for one in wanted:
         try:
@@ -63,6 +65,22 @@ def check(config: ConfigDict, goal: str) -> None:
         )
 
 
+def flow(config: ConfigDict) -> None:
+    """See whether the estimator's weights are there and are asked for; fetch them."""
+    wanted = config.flow
+    if config.restore or _done(config, "flow"):
+        return
+    if wanted.estimator == "raft":
+        estimators.weights(wanted)
+    elif wanted.weights:
+        raise UserError(
+            f"flow.weights = {wanted.weights!r}, but flow.estimator = "
+            f"{wanted.estimator!r} has none",
+            "weights of RAFT with flow.estimator = 'raft' only",
+            "set --config.flow.estimator=raft, or leave flow.weights empty",
+        )
+
+
 def network(config: ConfigDict) -> None:
     """Build the network without computing it; see whether its weights fit."""
     model = imas.make_model(config)
@@ -72,8 +90,7 @@ def network(config: ConfigDict) -> None:
     shapes = jax.eval_shape(
         lambda key: model.init(key, frames, train=False), jax.random.key(0)
     )
-    wanted = config.model
-    pretrained.load_into(shapes, Path(wanted.weights), wanted.backbone, wanted.averaged)
+    stages_network.load_weights(shapes, config)
 
 
 def starts(config: ConfigDict) -> None:

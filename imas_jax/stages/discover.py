@@ -4,7 +4,7 @@ from absl import logging
 
 from imas_jax.conventions import Tree
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import fit, inputs, motion, network
+from imas_jax.stages import fit, inputs, motion, network, supervision
 from imas_jax.training import checkpoints
 from imas_jax.training.watching import NOBODY, Watcher
 
@@ -22,6 +22,7 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
             "steps": int(state.step),
             "last": log[-1] if log else {},
             "timing": inputs.training_timing(run.workdir / "discover"),
+            supervision.NOTED: supervision.of_start(run.config, "discover"),
         },
     )
 

@@ -32,6 +32,7 @@ from imas_jax.stages import (
     object_masks,
     predict,
     soft_masks,
+    supervision,
 )
 from imas_jax.stages.predictor import Predictor, to_frame
 
@@ -55,7 +56,11 @@ def work(run: Run) -> Output:
     if not scored:
         logging.info("evaluate: no annotations at %s, nothing to score", data.root)
         return Output("unannotated", {"annotated": False})
-    entries = list(_entries(run, scored))
+    told = supervision.of_run(run)
+    entries = [
+        dataclasses.replace(entry, supervised=told * (entry.kind != "baseline"))
+        for entry in _entries(run, scored)
+    ]
     empty = empty_rule(run.config)
     folder = run.workdir / "evaluate"
     dataset = layouts.resolve(data)

@@ -5,16 +5,17 @@ or be given another name and nothing is trained again. A fact is None where it c
 told any more, such as weights that are gone; a finished stage then stands.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators
 from imas_jax.flow import evidence as evidences
+from imas_jax.models import named
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 from imas_jax.stages import align, features, inputs
@@ -35,8 +36,9 @@ def training_clips(run: Run) -> list[str]:
 def flow_settings(run: Run) -> str | None:
     """Tell the estimator, its weights and its settings."""
     config = run.config.flow
-    if config.estimator == "raft" and config.weights and _gone(config.weights):
-        return None
+    if config.estimator == "raft" and config.weights:
+        if named.present(config.weights) is None:
+            return None
     return estimators.digest(config)
 
 
@@ -85,26 +87,22 @@ def _features(config: ConfigDict, kind: str) -> str | None:
     told = f"{kind} above {features.threshold(config, kind)}"
     if kind != "weights":
         return told
-    found = _file(str(features.weights_file(config)))
+    found = _file(features.weights_name(config)[0])
     return found and f"{told} {config.align.backbone} {found}"
 
 
-def _file(name: str) -> str | None:
+def _file(text: str) -> str | None:
     """Return a file's digest, "" for no file, None for one that is not there."""
-    if not name or _gone(name):
-        return None if name else ""
-    status = Path(name).stat()
-    return _digest(name, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache
-def _digest(name: str, size: int, changed: int) -> str:
-    del size, changed  # parts of the key only
+    if not text:
+        return ""
+    path = named.present(text)
+    if path is None:
+        return None
     try:
-        return estimators.file_digest(Path(name))
+        return files.digest(path)[:16]
     except OSError as error:
         raise UserError(
-            f"{name} cannot be read: {error}", "a file", "name another, or repair it"
+            f"{path} cannot be read: {error}", "a file", "name another, or repair it"
         ) from error
 
 

@@ -1,6 +1,5 @@
 """Frozen features of stage 2 and alignment (paper Sec. 3.3, equations 10-13)."""
 
-import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +10,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
+from imas_jax import files
 from imas_jax.appearance import local_features
 from imas_jax.conventions import Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.errors import UserError
-from imas_jax.models import pretrained
+from imas_jax.models import named, pretrained
 from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs.run import Run
 from imas_jax.stages import network
@@ -90,27 +90,39 @@ def threshold(config: ConfigDict, kind: str) -> float:
     return config.align.threshold or THRESHOLDS[kind]
 
 
-def weights_file(config: ConfigDict) -> Path:
-    """Return the frozen network's checkpoint.
+def weights_name(config: ConfigDict) -> tuple[str, str]:
+    """Return what names the frozen network's checkpoint, and which field does.
 
     Raises:
-        UserError: If none is given.
+        UserError: If none does.
     """
-    name = config.align.weights or config.model.weights
-    if not name:
-        raise UserError(
-            "features of a trained network are asked for, but no weights are given",
-            "a self-supervised checkpoint of align.backbone (DenseCL in the paper)",
-            "set --config.align.weights=FILE, or do without them: "
-            "--config.align.features=auto and --config.target.semantic_constraint="
-            "False",
-        )
-    return Path(name)
+    for section in ("align", "model"):
+        if config[section].weights:
+            return config[section].weights, f"{section}.weights"
+    raise UserError(
+        "features of a trained network are asked for, but no weights are given",
+        "self-supervised weights of align.backbone (DenseCL in the paper): a name "
+        "(python -m imas_jax.weights lists them) or a file",
+        "set --config.align.weights=NAME, or do without them: "
+        "--config.align.features=auto and --config.target.semantic_constraint=False",
+    )
+
+
+def weights_file(config: ConfigDict) -> Path:
+    """Return the frozen network's checkpoint; what has a name is fetched if need be.
+
+    Raises:
+        UserError: If none is given, and as `named.find` raises it.
+    """
+    text, field = weights_name(config)
+    allowed = config.model.allow_supervised
+    # Whichever field names them, align.backbone says what they are of.
+    return named.find(text, field, config.align.backbone, allowed, "align.backbone")
 
 
 def digest(config: ConfigDict) -> str:
     """Hash the frozen network's checkpoint file."""
-    return hashlib.sha256(weights_file(config).read_bytes()).hexdigest()[:16]
+    return files.digest(weights_file(config))[:16]
 
 
 def frozen(config: ConfigDict) -> Features:

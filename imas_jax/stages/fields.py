@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf, whole_clip
 from imas_jax.data import clip_checks, layouts, training_set
-from imas_jax.errors import ProblemList, UserError
+from imas_jax.errors import ProblemList, UserError, suggestion
 from imas_jax.evaluation import mask_folders
 from imas_jax.flow import estimators
 from imas_jax.losses import LossKind
@@ -72,7 +72,7 @@ class Word:
                 return ""
         known = [str(word) for word in self.words if word != ""]
         blank = "'' or " if "" in self.words else ""
-        return f"{blank}one of {', '.join(known)}; {layouts.suggestion(value, known)}"
+        return f"{blank}one of {', '.join(known)}; {suggestion(value, known)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def check(config: ConfigDict, stages: Sequence[str]) -> None:
         problems.add(field, f"is missing ({table[field][1]})")
     for field, value in values.items():
         if field not in table and field not in ALIASES:
-            problems.add(field, f"no such field; {layouts.suggestion(field, [*table])}")
+            problems.add(field, f"no such field; {suggestion(field, [*table])}")
             continue
         rule, meaning = table[ALIASES.get(field, field)]
         told = "" if _is_open(field, value) else rule.problem(value)
@@ -262,7 +262,7 @@ TABLE: dict[str, Row] = {
     "data.partial": (Flag(), "accept missing sequences and frames"),
     "flow.estimator": (Word(estimators.NAMES), "what computes flow"),
     "flow.source": (Text(), "folder of flow computed elsewhere"),
-    "flow.weights": (Text(), "a RAFT checkpoint"),
+    "flow.weights": (Text(), "of RAFT: a file or a name"),
     "flow.iterations": (_RHYTHM, "of RAFT"),
     "flow.precision": (Word(estimators.PRECISIONS), "of RAFT"),
     "flow.correlation": (Word(estimators.CORRELATIONS), "of RAFT"),
@@ -291,7 +291,8 @@ TABLE: dict[str, Row] = {
     "model.backbone": (Word(tuple(BACKBONES)), "of the network"),
     "model.width": (_RHYTHM, "channels of the first stage"),
     "model.output_stride": (Word(_STRIDES), "of the backbone"),
-    "model.weights": (Text(), "a self-supervised checkpoint"),
+    "model.weights": (Text(), "self-supervised: a file or a name"),
+    "model.allow_supervised": (Flag(), "take weights from human labels too"),
     "model.averaged": (Flag(), "take the checkpoint's moving averages"),
     "model.channels": (Number("[2, inf)", whole=True), "C, masks of a frame"),
     "model.feature_merging": (Flag(), "masks at stride 4"),

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.conventions import Tree
 from imas_jax.errors import UserError
-from imas_jax.models import pretrained
+from imas_jax.models import named, pretrained
 from imas_jax.models.amd import AMD
 from imas_jax.models.imas import IMAS, make_model
 from imas_jax.runs import restoring
@@ -28,12 +28,22 @@ def initial_variables(model: IMAS | AMD, config: ConfigDict) -> Tree:
     frames = jnp.zeros((1, 2, 64, 64, 3))
     keys = {"params": jax.random.key(config.seed), "dropout": jax.random.key(0)}
     variables = jax.jit(lambda: model.init(keys, frames, train=False))()
-    if config.model.weights:
-        wanted = config.model
-        variables = pretrained.load_into(
-            variables, Path(wanted.weights), wanted.backbone, wanted.averaged
-        )
-    return variables
+    return load_weights(variables, config)
+
+
+def load_weights(variables: Tree, config: ConfigDict) -> Tree:
+    """Fill a network, or shapes of one, with what `model.weights` names, if it does.
+
+    Raises:
+        UserError: As `named.find` and `pretrained.load_into` raise it.
+    """
+    wanted = config.model
+    if not wanted.weights:
+        return variables
+    path = named.find(
+        wanted.weights, "model.weights", wanted.backbone, wanted.allow_supervised
+    )
+    return pretrained.load_into(variables, path, wanted.backbone, wanted.averaged)
 
 
 def weights_of_run(config: ConfigDict, stage: str) -> Tree | None:

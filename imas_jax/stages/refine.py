@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf, targets
 from imas_jax.conventions import Tree
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import features, fit, inputs, network, object_masks, soft_masks
+from imas_jax.stages import (
+    features,
+    fit,
+    inputs,
+    network,
+    object_masks,
+    soft_masks,
+    supervision,
+)
 from imas_jax.stages.align import SOFT
 from imas_jax.training import checkpoints, parallel
 from imas_jax.training.watching import NOBODY, Watcher
@@ -55,6 +64,7 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
             "last": log[-1] if log else {},
             "timing": inputs.training_timing(run.workdir / "refine"),
             "targets": made,
+            supervision.NOTED: _supervised(run.config),
         },
     )
 
@@ -71,6 +81,14 @@ def starting_variables(run: Run) -> Tree:
         return found
     folder = run.folder("discover")
     return network.final_state(run.config, folder, "discover").best_variables
+
+
+def _supervised(config: ConfigDict) -> list[str]:
+    """Say what stage 2 owes to weights from human labels."""
+    told = supervision.of_start(config, "refine")
+    if config.target.semantic_constraint:
+        told += supervision.of_features(config, features.constraint_kind(config))
+    return told
 
 
 def _check_aligned(run: Run, clips: tuple[Clip, ...]) -> None:

@@ -24,6 +24,7 @@ from imas_jax.stages import (
     report_frames,
     report_links,
     report_words,
+    supervision,
 )
 from imas_jax.stages.predict import MASKS
 
@@ -176,6 +177,7 @@ def _alignment(run: Run) -> tables.Table:
         f"Alignment by the {values['judge']} judge, no annotations: channel {chosen}",
         ("sequence", *(f"channel {name}" for name in names)),
         (*rows, mean),
+        _supervised(run),
     )
 
 
@@ -196,11 +198,19 @@ def _targets(run: Run) -> tables.Table | None:
         "large to constrain anything",
         ("sequence", "frames", "CRF, %", "constraint, %", "discarded frames"),
         (*rows, row("all", made["total"])),
+        _supervised(run),
     )
 
 
+def _supervised(run: Run) -> tuple[str, ...]:
+    """Return the line that tables owe to weights from human labels, if there are."""
+    told = supervision.of_run(run)
+    return (tables.SUPERVISED + told,) if told else ()
+
+
 def warnings(run: Run) -> Iterator[str]:
-    """Say which clips have flow of little use, or nothing that moves."""
+    """Say which clips have flow of little use, or nothing that moves, and more."""
+    yield from _supervised(run)
     if "motion" in _made(run):
         moving = run.values("motion").get("moving", {})
         yield from (f"{clip}: {motion.NOTHING}" for clip in motion.still(moving))

@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 from imas_jax.data.clips import Clip
 from imas_jax.data.found import Clips
 from imas_jax.flow import estimators, motion
+from imas_jax.models import named
+from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs import restoring
 
 OPEN = (-1, -1.0, "auto")
@@ -74,6 +76,7 @@ GIVEN = {
     "discover.learning_rate": 1e-4,
     "refine.learning_rate": 1e-5,
 }
+STRIDE = "model.output_stride"
 SAMPLES = 8  # places in all clips together where motion is measured
 FASTEST = 99  # percentile of pixels: a small object moves too
 
@@ -210,8 +213,10 @@ def open_fields(config: ConfigDict) -> tuple[str, ...]:
 
 
 def choose(config: ConfigDict, facts: Facts) -> tuple[Choice, ...]:
-    """Choose what is open."""
-    wanted = open_fields(config)
+    """Choose what is open, and a stride that an open backbone has."""
+    wanted = {*open_fields(config)}
+    if "model.backbone" in wanted:
+        wanted.add(STRIDE)
     return tuple(choice for choice in _all(config, facts) if choice.field in wanted)
 
 
@@ -230,11 +235,14 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     yield _flow_size(config, facts)
     weights = config.model.weights
     taught = config.discover.motion_weight == 0
-    network = GIVEN if weights else SCRATCH
+    network: dict[str, Any] = _given(weights) if weights else SCRATCH
     if taught and not weights:
         network = network | {"refine.learning_rate": TAUGHT_RATE}
     reason = f"{weights} is given" if weights else "no weights: learns from scratch"
     yield from (Choice(field, value, reason) for field, value in network.items())
+    strides = BACKBONES[network["model.backbone"]].strides
+    if config.model.output_stride not in strides:
+        yield Choice(STRIDE, strides[0], reason)
     most = _get(config, "data.frames")
     most = LONGEST if _is_open(most) else most
     trained = sum(min(count, most or count) for count in facts.frames)
@@ -244,6 +252,15 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     reason = f"{trained} frames to learn from, at 4 pairs a step"
     for stage, steps in (TAUGHT_STEPS if taught else STEPS).items():
         yield Choice(f"{stage}.steps", round(steps * factor), reason)
+
+
+def _given(weights: str) -> dict[str, Any]:
+    """Return what suits given weights: of a name the network is known."""
+    entry = named.entry_of(weights)
+    if entry is None or entry.is_flow:
+        return GIVEN
+    width = BACKBONES[entry.network].width
+    return GIVEN | {"model.backbone": entry.network, "model.width": width}
 
 
 def _size(facts: Facts) -> Choice:

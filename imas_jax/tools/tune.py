@@ -18,7 +18,7 @@ from imas_jax.appearance import alignment, ranking
 from imas_jax.data import clips as clips_lib
 from imas_jax.data.clips import Clip
 from imas_jax.errors import ProblemList, UserError
-from imas_jax.evaluation import mask_folders
+from imas_jax.evaluation import mask_folders, tables
 from imas_jax.evaluation.mask_folders import MaskFolder
 from imas_jax.runs.records import digest
 from imas_jax.runs.restoring import adopt_network
@@ -45,7 +45,8 @@ def work(run: Run) -> Output:
     else:
         groups = list(_score_sweep(run, judge))
     found = ranking.rank(run.config.align.score, groups)
-    text = found.text()
+    told = [tables.SUPERVISED + one for one in align.supervised(run.config)]
+    text = "\n".join([found.text(), *told])
     files.write_text(run.workdir / "tune" / "ranking.txt", text + "\n")
     logging.info("\n%s", text)
     return Output(identity=digest(found.to_json()), values=found.to_json())

@@ -15,6 +15,8 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from imas_jax import files
+
 LARGEST = 2 * 10**9  # bytes of the folder, beyond which its oldest programs go
 # JAX's own bound is a second; most of a run's programs are below it, together seconds.
 WORTH_KEEPING = 0.0  # seconds
@@ -46,15 +48,12 @@ def keep() -> None:
 
 
 def folder() -> Path:
-    """Return the folder in the user's cache (XDG base directories).
+    """Return the folder in the user's cache.
 
     One for each kind of processor: homes are shared between machines, and a program may
     hold instructions that another one lacks.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The standard says that a relative path is to be taken for none.
-    home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return home / "imas_jax" / "compiled" / _processor()
+    return files.user_cache() / "compiled" / _processor()
 
 
 def _processor() -> str:
@@ -69,9 +68,9 @@ def _processor() -> str:
 
 def trim(kept: Path, largest: int) -> None:
     """Remove the oldest files until the folder holds at most `largest` bytes."""
-    files = [(path, path.stat()) for path in kept.iterdir() if path.is_file()]
-    total = sum(stat.st_size for _, stat in files)
-    for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
+    found = [(path, path.stat()) for path in kept.iterdir() if path.is_file()]
+    total = sum(stat.st_size for _, stat in found)
+    for path, stat in sorted(found, key=lambda file: file[1].st_mtime):
         if total <= largest:
             return
         path.unlink(missing_ok=True)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from configs import davis
@@ -50,6 +52,14 @@ def test_the_table_has_mean_and_spread_over_seeds():
     assert "model.pathway=none" in table.rows[1][6]
     assert table.rows[2][2:5] == ("-", "-", "not run")
     assert table.text()
+
+
+def test_rows_whose_weights_learned_from_human_labels_are_told():
+    shown = dataclasses.replace(entry(0.5), supervised="a classifier")
+    table = ablations.spread_table(
+        ablations.ABLATIONS[:1], {"neither": [shown, shown]}, "official"
+    )
+    assert table.notes[1:] == ("supervised weights: a classifier",)
 
 
 def test_one_seed_has_no_spread():

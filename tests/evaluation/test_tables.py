@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 
@@ -44,6 +45,17 @@ def test_every_protocol_is_a_named_column():
 
 def test_a_table_without_baseline_says_so():
     assert any("no motion baseline" in n for n in tables.headline([RESULT]).notes)
+
+
+def test_weights_from_human_labels_are_told_in_every_form():
+    shown = dataclasses.replace(RESULT, supervised="a classifier")
+    line = "supervised weights: a classifier"
+    assert line in tables.headline([BASELINE, shown]).notes
+    assert line in tables.per_sequence([BASELINE, shown], "official").notes
+    assert "stage 2,aligned (supervised weights),bear" in tables.as_csv([shown])
+    assert tables.as_json([shown])["methods"][0]["supervised"] == "a classifier"
+    assert not any("supervised" in note for note in tables.headline(ALL).notes)
+    assert "supervised" not in tables.as_csv(ALL)
 
 
 def test_a_sequence_the_paper_has_stands_beside_the_papers_number():

@@ -130,7 +130,7 @@ def test_raft_without_weights_says_where_they_are_published():
         for call in (estimators.make_estimator, estimators.digest):
             config = clip_writer.config("unused").flow
             config.update({"estimator": "raft", "weights": weights})
-            with pytest.raises(errors.UserError, match="princeton-vl/RAFT"):
+            with pytest.raises(errors.UserError, match="raft_things"):
                 call(config)
 
 

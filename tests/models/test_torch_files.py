@@ -59,28 +59,48 @@ def test_npz_and_safetensors_are_read_whatever_their_name(tmp_path, suffix):
     np.testing.assert_array_equal(got["conv1.weight"], tensors["conv1.weight"])
 
 
-class Command:
-    """Pickles as a call of `os.mkdir`."""
+class Call:
+    """Pickles as a call of a function."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, function, path):
+        self.function, self.path = function, path
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+        return self.function, (str(self.path),)
+
+
+def with_call(path, call):
+    """Write a file that makes a call while its own dictionary is built; drops it."""
+    head, tail = (GOLDEN / "torch_stream.pt").read_bytes().split(b"}q\x00", 1)
+    payload = pickle.dumps(call, protocol=2)[2:-1]
+    path.write_bytes(head + payload + b"0}q\x00" + tail)
+    return payload + b"."
 
 
 def test_a_pickle_that_calls_a_function_calls_nothing(tmp_path):
-    planted = tmp_path / "planted"
-    head, tail = (GOLDEN / "torch_stream.pt").read_bytes().split(b"}q\x00", 1)
-    payload = pickle.dumps(Command(planted), protocol=2)[2:-1]
-    # The call is made while the file's own dictionary is built, then dropped.
-    path = tmp_path / "evil.pth"
-    path.write_bytes(head + payload + b"0}q\x00" + tail)
+    planted, path = tmp_path / "planted", tmp_path / "odd.pth"
+    payload = with_call(path, Call(zipfile.PyZipFile, planted))
     tensors = torch_files.read_checkpoint(path)
     assert "module.a.weight" in tensors
     assert not planted.exists()
-    pickle.loads(payload + b".")
-    assert planted.exists(), "the payload itself must be able to act"
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(payload)  # the payload itself is able to act
+
+
+@pytest.mark.parametrize(
+    ("function", "named"), [(os.mkdir, "posix.mkdir"), (eval, "eval"), (open, "open")]
+)
+def test_a_pickle_that_would_run_a_program_is_refused_by_what_it_names(
+    function, named, tmp_path
+):
+    planted, path = tmp_path / "planted", tmp_path / "evil.pth"
+    payload = with_call(path, Call(function, planted))
+    with pytest.raises(errors.UserError, match=f"evil.pth would run .*{named}"):
+        torch_files.read_checkpoint(path)
+    assert not planted.exists()
+    if function is os.mkdir:
+        pickle.loads(payload)
+        assert planted.exists(), "the payload itself must be able to act"
 
 
 @by_format

@@ -1,10 +1,15 @@
+import dataclasses
+import hashlib
 import sys
 
+import file_server
 import numpy as np
 import pytest
 from tiny import get_config
+from torch_writer import torch_resnet
 
 from imas_jax import errors
+from imas_jax.models import published
 from imas_jax.stages import checks
 
 
@@ -96,6 +101,57 @@ def test_online_targets_that_cannot_be_made_are_refused_with_every_reason(config
 def test_flow_alone_asks_for_no_network(config, tmp_path):
     config.model.weights = str(tmp_path / "lost.pth")
     checks.check(config, "flow")
+
+
+def test_weights_of_raft_for_another_estimator_are_refused(config):
+    config.flow.weights = "raft_small"
+    message = refused(config, "flow")
+    assert "flow.weights = 'raft_small', but flow.estimator = 'dis' has none" in message
+    assert "set --config.flow.estimator=raft" in message
+    config.restore = "another run"  # which computes no flow
+    checks.check(config, "flow")
+
+
+def test_weights_of_raft_are_asked_for_before_any_work(config, tmp_path):
+    config.flow.update({"estimator": "raft", "weights": str(tmp_path / "lost.pth")})
+    assert "lost.pth" in refused(config, "flow")
+    (tmp_path / "run/flow").mkdir(parents=True)
+    (tmp_path / "run/flow/result.json").write_text("{}")
+    checks.check(config, "flow")
+
+
+def test_weights_by_name_say_what_backbone_they_want(config):
+    config.model.weights = "dino_resnet50"
+    message = refused(config)
+    assert "but model.backbone = 'unet'" in message
+    assert "--config.model.backbone=resnet50 --config.model.width=64 " in message
+
+
+def test_weights_by_name_are_fetched_before_any_work_and_once(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    np.savez(tmp_path / "file.npz", **torch_resnet(18))
+    content = (tmp_path / "file.npz").read_bytes()
+    with file_server.serving() as server:
+        for name, network in (("dino_resnet50", "resnet18"), ("raft_small", "raft")):
+            entry = dataclasses.replace(
+                published.TABLE[name],
+                network=network,
+                url=server.offer(name, content),
+                hashes=(f"sha256:{hashlib.sha256(content).hexdigest()}",),
+            )
+            monkeypatch.setitem(published.TABLE, name, entry)
+        config.flow.update({"estimator": "raft", "weights": "raft_small"})
+        config.model.update({"backbone": "resnet18", "weights": "dino_resnet50"})
+        config.model.motion_width = 4
+        for _ in range(2):
+            checks.check(config, "report")
+    assert server.asked == ["/raft_small", "/dino_resnet50"]
+    kept = sorted((tmp_path / "cache/imas_jax/weights").glob("*.pth"))
+    assert [path.name for path in kept] == ["dino_resnet50.pth", "raft_small.pth"]
 
 
 def test_shards_without_tensorflow_are_refused_before_any_work(config, monkeypatch):

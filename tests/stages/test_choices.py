@@ -142,3 +142,13 @@ def test_given_weights_choose_their_network_and_the_papers_rates():
     assert config.discover.learning_rate == paper.discover.learning_rate
     assert config.refine.learning_rate == paper.refine.learning_rate
     assert "densecl.pth" in found["model.backbone"].reason
+
+
+def test_weights_by_name_choose_the_network_they_are_of():
+    config, found = chosen(ORDINARY, **{"model.weights": "resnet18_imagenet"})
+    assert (config.model.backbone, config.model.width) == ("resnet18", 64)
+    assert found["model.backbone"].reason == "resnet18_imagenet is given"
+    config, found = chosen(ORDINARY, **{"model.weights": "dino_vits16"})
+    wanted = config.model
+    assert (wanted.backbone, wanted.width, wanted.output_stride) == ("vit_s16", 384, 16)
+    assert config.model.head_width == davis.get_config().model.head_width

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny import tiny_config, write_clip
 
-from imas_jax import protocol
+from imas_jax import files, protocol
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators
+from imas_jax.models import fetching
 from imas_jax.runs.records import differences
 from imas_jax.runs.run import Run
 
@@ -110,6 +111,37 @@ def test_weights_are_known_by_what_is_in_them(root):
     assert changed(with_weights("one"), with_weights("two")) == []
     found = changed(with_weights("one"), with_weights("three"))
     assert found == NAMES[NAMES.index("discover") :]
+
+
+def test_a_name_is_the_same_weights_as_the_path_of_its_file(root, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root))
+    for field in ("model.weights", "align.weights", "flow.weights"):
+        name = "raft_small" if field == "flow.weights" else "dino_resnet50"
+        kept = fetching.place(name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(field.encode())
+        (root / "own.pth").write_bytes(field.encode())
+        fields = {"align.score": "semantic", "align.features": "weights"}
+        if field == "flow.weights":
+            fields = {"flow.estimator": "raft"}
+        elif field == "model.weights":
+            fields = {}
+        # As after its first use: a hash is noted, the file is what it was.
+        note = f"{files.digest(kept)}  {kept.name}\n"
+        kept.with_name(f"{kept.name}.sha256").write_text(note)
+        by_name = told(root, **fields, **{field: name})
+        assert changed(by_name, told(root, **fields, **{field: str(kept)})) == []
+        own = str(root / "own.pth")
+        assert changed(by_name, told(root, **fields, **{field: own})) == []
+        (root / "own.pth").write_bytes(b"another")
+        assert changed(by_name, told(root, **fields, **{field: own}))
+
+
+def test_a_name_that_is_not_fetched_yet_is_not_fetched_to_be_told(root, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root))
+    before = told(root, **{"model.weights": "dino_resnet50"})
+    assert before["discover"]["model.weights"] is None
+    assert not (root / "imas_jax").exists()
 
 
 def test_imported_flow_is_known_wherever_it_lies(root):

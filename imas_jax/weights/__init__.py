@@ -1,0 +1,1 @@
+"""What has a name, as a command: `python -m imas_jax.weights`."""
