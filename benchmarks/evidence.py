@@ -27,7 +27,7 @@ from imas_jax.stages import flow, motion_baseline, motion_evidence
 ROOT = flags.DEFINE_string("root", None, "DAVIS folder", required=True)
 RESOLUTION = flags.DEFINE_string("resolution", "240p", "its subfolder")
 WEIGHTS = flags.DEFINE_string("weights", "", "RAFT checkpoint; without one, DIS")
-EVIDENCE = flags.DEFINE_string("evidence", str(evidence.WEIGHTS), "the network's")
+EVIDENCE = flags.DEFINE_string("evidence", "", "a network's; '': the packaged one")
 FLOW = flags.DEFINE_string("flow", "runs/evidence_flow", "where flow is kept")
 SEQUENCES = flags.DEFINE_list("sequences", [], "only these")
 SIZE = flags.DEFINE_integer("size", 480, "short side DIS sees frames at; 0: theirs")
@@ -41,7 +41,8 @@ def main(_: list[str]) -> None:
     found = clips.find_clips(config.data)
     flow.run(config, found, Path(FLOW.value))
     folder = flow.flow_folder(config, Path(FLOW.value))
-    network = evidence.load(Path(EVIDENCE.value))
+    weights = Path(EVIDENCE.value or evidence.weights(config.flow.estimator))
+    network = evidence.load(weights)
     names = [clip.name for clip in clips.find_clips(all_of(config).data)]
     rows = []
     for clip in found:
@@ -76,7 +77,10 @@ def main(_: list[str]) -> None:
     if OUT.value:
         path = Path(OUT.value)
         told = json.loads(path.read_text()) if path.is_file() else {}
-        told[config.flow.estimator] = {"evidence": evidence.digest(), "rows": rows}
+        told[config.flow.estimator] = {
+            "evidence": evidence.digest(weights),
+            "rows": rows,
+        }
         path.write_text(json.dumps(told, indent=1) + "\n")
 
 

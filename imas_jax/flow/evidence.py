@@ -32,7 +32,6 @@ OFFSETS = (1, -1, 3, -3)  # of the frames looked at; a neighbour's twin is at nu
 LOOK = 4  # channels of a look: flow less camera x and y, round trip, change of colour
 LEAST = 0.3  # px: what moves less is mostly the flow's error
 CHANNELS = len(OFFSETS) * (LOOK + 1) + 3  # of what the network reads, see `features`
-WEIGHTS = Path(__file__).with_name("evidence.npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +42,11 @@ class Motion:
         flow: There, in pixels of a frame twice the grid's size.
         opposite: Back.
         homography: Camera motion of `flow`, in indices of the same pixels.
-        telling: Whether round trips miss as DIS's do, whose flow the network learned
-            from: it takes a miss for the blur at borders, which RAFT's flow has not.
     """
 
     flow: Float[np.ndarray, "h w 2"]
     opposite: Float[np.ndarray, "h w 2"]
     homography: Float[np.ndarray, "3 3"]
-    telling: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +84,6 @@ def to_grid(
     opposite: Float[np.ndarray, "hf wf 2"],
     homography: Float[np.ndarray, "3 3"],
     frame_size: tuple[int, int],
-    telling: bool = True,
 ) -> Motion:
     """Bring a pair's flow to the grid.
 
@@ -97,7 +92,6 @@ def to_grid(
         opposite: Back, likewise.
         homography: Camera motion of `flow`, in pixel indices of the frame.
         frame_size: (h, w) of the frame.
-        telling: See `Motion`.
     """
     size = grid_size(frame_size)
     x, y = 2 * size[1] / frame_size[1], 2 * size[0] / frame_size[0]
@@ -109,7 +103,7 @@ def to_grid(
     )
     # Pixel i of n lies at (i + 0.5) N / n - 0.5 of N.
     change = np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])
-    return Motion(there, back, change @ homography @ np.linalg.inv(change), telling)
+    return Motion(there, back, change @ homography @ np.linalg.inv(change))
 
 
 def chain(first: Motion, second: Motion) -> Motion:
@@ -118,7 +112,6 @@ def chain(first: Motion, second: Motion) -> Motion:
         first.flow + follow(second.flow, first.flow),
         second.opposite + follow(first.opposite, second.opposite),
         second.homography @ first.homography,
-        first.telling and second.telling,
     )
 
 
@@ -188,8 +181,6 @@ def _look(
     flow = motion_there.flow
     camera = motion.background_flow(motion_there.homography, (h, w), (2 * h, 2 * w))
     miss = np.linalg.norm(flow + follow(motion_there.opposite, flow), axis=-1)
-    if not motion_there.telling:
-        miss = np.zeros_like(miss)
     there = follow(other, camera, outside=cv2.BORDER_CONSTANT)
     change = np.abs(there - frame).mean(axis=-1)
     change[there.min(axis=-1) < 0] = 0  # beyond the other frame nothing is known
@@ -267,8 +258,22 @@ class Network:
         return np.asarray(self._probability(*observed))
 
 
-def load(path: Path = WEIGHTS) -> Network:
-    """Open the packaged network, or another one of configs/motion.py.
+def weights(estimator: str) -> Path:
+    """Return the packaged weights for an estimator's flow.
+
+    Each network knows the errors of the flow that it learned from: DIS blurs borders
+    and its round trips miss there, RAFT's do not. Imported flow is taken for RAFT's:
+    what people import was computed by a network.
+
+    Args:
+        estimator: `config.flow.estimator`.
+    """
+    name = "evidence.npz" if estimator == "dis" else "evidence_raft.npz"
+    return Path(__file__).with_name(name)
+
+
+def load(path: Path) -> Network:
+    """Open a network that configs/motion.py made, such as a packaged one.
 
     Raises:
         UserError: If the file is missing, damaged, or holds something else.
@@ -305,11 +310,11 @@ def read_weights(path: Path) -> conventions.Tree:
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.UserError(
             f"{path} is no file of the motion evidence ({error})",
-            f"weights made by --config=configs/motion.py, as in {WEIGHTS.name}",
+            "weights made by --config=configs/motion.py, as those in the package",
             "install the package again, or name another file",
         ) from error
 
 
-def digest(path: Path = WEIGHTS) -> str:
+def digest(path: Path) -> str:
     """Return what identifies the evidence of a file's weights."""
     return files.digest(path)[:16]

@@ -64,7 +64,8 @@ def evidence(run: Run) -> str:
     config = run.config
     if config.motion.evidence != "network":
         return ""
-    return evidences.digest() + (config.crf.solver if config.motion.crf else "")
+    network = evidences.digest(evidences.weights(config.flow.estimator))
+    return network + (config.crf.solver if config.motion.crf else "")
 
 
 def judge(run: Run) -> str | None:

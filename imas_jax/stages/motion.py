@@ -41,7 +41,8 @@ def work(run: Run) -> Output:
     flow, config = run.result("flow")["identity"], run.config.motion
     if config.evidence != "network":
         return Output(flow, {})
-    network, folder = evidence.load(), inputs.flow(run)
+    weights = evidence.weights(run.config.flow.estimator)
+    network, folder = evidence.load(weights), inputs.flow(run)
 
     def found(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
         for one in motion_evidence.of_clip(network, folder, clip, run.config.flow.gaps):
@@ -65,7 +66,7 @@ def work(run: Run) -> Output:
     moving = {clip.name: _share_moving(run, clip) for clip in clips}
     for name in still(moving):
         logging.warning("%s: %s", name, NOTHING)
-    values = {"network": evidence.digest(), "crf": config.crf}
+    values = {"network": evidence.digest(weights), "crf": config.crf}
     return Output(digest([flow, values]), {**values, "moving": moving})
 
 

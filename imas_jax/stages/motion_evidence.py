@@ -145,10 +145,10 @@ class _Window:
             for direction in files.DIRECTIONS
         ]
         there, back = fields
-        size, telling = self._clip.size, there.meta.estimator == "dis"
+        size = self._clip.size
         self._ahead[first] = evidence.to_grid(
-            there.flow, back.flow, there.homography, size, telling
+            there.flow, back.flow, there.homography, size
         )
         self._behind[first + self._gap] = evidence.to_grid(
-            back.flow, there.flow, back.homography, size, telling
+            back.flow, there.flow, back.homography, size
         )

@@ -1,8 +1,9 @@
 """Trains the motion evidence as a tool: renders clips, learns their masks from flow.
 
 Samples are rendered once and kept in `<workdir>/evidence/samples`; what is there is not
-rendered again. Weights go to `<workdir>/evidence/evidence.npz`; the packaged ones are a
-copy. No annotation is read: masks are known from how frames were rendered.
+rendered again. Weights go to `<workdir>/evidence/evidence.npz`, those for RAFT's flow
+to `evidence_raft.npz`; the packaged ones are copies. No annotation is read: masks are
+known from how frames were rendered.
 """
 
 import concurrent.futures
@@ -42,7 +43,7 @@ def work(run: Run) -> Output:
     held_out = everything[:: config.evidence.held_out]
     trained = [s for n, s in enumerate(everything) if n % config.evidence.held_out]
     variables, curve = train(config, trained, held_out)
-    path = folder / evidence.WEIGHTS.name
+    path = folder / evidence.weights(config.flow.estimator).name
     evidence.write_weights(path, variables)
     (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n")
     logging.info("evidence: weights in %s", path)

@@ -14,7 +14,7 @@ COUNT = 9
 
 @pytest.fixture(scope="module")
 def network():
-    return evidence.load()
+    return evidence.load(evidence.weights("dis"))
 
 
 @pytest.fixture(scope="module")
