@@ -141,11 +141,14 @@ def model() -> ConfigDict:
             # `python -m imas_jax.weights`; "": none
             "weights": "",
             "allow_supervised": False,  # True: take weights from human labels too
+            # all (paper) | heads: the backbone stays as its weights have it; what it
+            # sees is computed once, on disk; no crops, flips, colours (ours)
+            "trained": "all",
             "averaged": False,  # take an authors' checkpoint's moving averages (_ema)
             "channels": 4,  # C, tuned by alignment (paper Fig. 5)
             "feature_merging": True,  # paper Sec. 3.2; False on SegTrackv2
             "head_width": 256,  # RCF
-            "head_dilation": 6,  # RCF
+            "head_dilation": 6,  # RCF; 0: 1x1 convolutions, every pixel by itself
             "dropout": 0.1,  # whole channels before each head's last layer (RCF)
             # residual (paper) | none | scaling | affine | residual_affine (RCF on STv2)
             "pathway": "residual",

@@ -9,6 +9,11 @@ stage 2 learn what it looks like, frame by frame. There is no motion loss. Diffe
 from the paper's recipe are ours and were chosen by measurement: docs/experiments.md,
 benchmarks/results/video.md.
 
+With `--config.model.weights=FILE` a given network is taken in the place of a small one
+from scratch: which, its file tells. Where there is no accelerator its backbone stays as
+it is, what it sees in the clip is computed once, and a light head learns
+(docs/features.md).
+
 What is left open here is chosen by what the clip is, with the reason in the log
 (imas_jax/stages/settle.py); a value on the command line stands.
 """
@@ -35,7 +40,8 @@ def get_config() -> ConfigDict:
     config.augment.update({"scale": (1.0, 1.0), "photometric": False})
     config.target.crf = config.predict.crf = CRF
     config.predict.evidence = 0.3
-    config.model.update({"backbone": "auto", "width": -1})
+    config.model.update({"backbone": "auto", "width": -1, "output_stride": -1})
+    config.model.trained, config.predict.short_side = "auto", -1
     config.model.update({"head_width": -1, "head_dilation": -1})
     config.discover.update({"steps": -1, "learning_rate": -1.0})
     config.refine.update({"steps": -1, "learning_rate": -1.0})

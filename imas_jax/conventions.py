@@ -37,11 +37,26 @@ HostOrDevice = Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 @struct.dataclass
+class Features:
+    """What a backbone hands to the heads.
+
+    Attributes:
+        merge: Shallow features, in a ResNet at 1/4 of the frame, or None without
+            feature merging.
+        deep: Last features, at 1/output_stride of the frame.
+    """
+
+    merge: Float[HostOrDevice, "*b h4 w4 k"] | None
+    deep: Float[HostOrDevice, "*b h8 w8 d"]
+
+
+@struct.dataclass
 class Batch:
     """Frame pairs as they leave the host; all augmentation is still to come.
 
     Attributes:
-        frames: Frames t and t+1, RGB, 0..255, at the stored size.
+        frames: Frames t and t+1, RGB, 0..255, at the stored size; of a frozen backbone
+            its features of them, whole and as they are.
         flow_forward: Flow t -> t+1 on frame t's grid, pixels of the stored frame; its
             grid may be coarser than the frames'.
         flow_backward: Flow t+1 -> t on frame t+1's grid, same units and size.
@@ -50,7 +65,7 @@ class Batch:
         pair: Index of the pair in the dataset.
     """
 
-    frames: UInt8[HostOrDevice, "*b 2 h w 3"]
+    frames: UInt8[HostOrDevice, "*b 2 h w 3"] | Features
     flow_forward: Float[HostOrDevice, "*b hf wf 2"]
     flow_backward: Float[HostOrDevice, "*b hf wf 2"]
     target: UInt8[HostOrDevice, "*b 2 ht wt"] | None
@@ -62,13 +77,13 @@ class Sample:
     """A batch after augmentation: what the losses see.
 
     Attributes:
-        frames: Normalised frames t and t+1, at crop size.
+        frames: Normalised frames t and t+1, at crop size, or features as in `Batch`.
         flow_forward: As in `Batch`, at mask resolution, augmented with the frames.
         flow_backward: As in `Batch`, at mask resolution, augmented with the frames.
         target: Stage-2 object targets in [0, 1] at mask resolution, or None.
     """
 
-    frames: Float[Array, "*b 2 h w 3"]
+    frames: Float[Array, "*b 2 h w 3"] | Features
     flow_forward: Float[Array, "*b hm wm 2"]
     flow_backward: Float[Array, "*b hm wm 2"]
     target: Float[Array, "*b 2 hm wm"] | None

@@ -91,6 +91,21 @@ def folder_aside(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin what cannot end well.
+
+    Raises:
+        UserError: If the disk of `folder` has less than `needed` bytes left.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{free / 1e6:.0f} MB free at {folder}",
+            f"{needed / 1e6:.0f} MB for {what}",
+            "make room, or set --config.workdir to a larger disk",
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8, whole or not at all; raises as `aside` does."""
     with aside(path) as draft:

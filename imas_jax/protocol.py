@@ -126,7 +126,11 @@ STAGES = (
         ("prepare",),
         _TRAINING,
         _discover,
-        {"model.weights": facts.weights, "discover.init": facts.start_of("discover")},
+        {
+            "model.weights": facts.weights,
+            "discover.init": facts.start_of("discover"),
+            "model.trained on": facts.frozen_features,
+        },
         reads=_WATCHED,
         shared=True,
         also=lambda run: ("motion",) * (run.config.discover.evidence_weight > 0),

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.target.crf = "weak_unary"
     config.augment.photometric = True
     config.model.update({"backbone": "unet", "head_dilation": 2})
+    config.model.update({"output_stride": 8, "trained": "all"})
     config.discover.learning_rate, config.refine.learning_rate = 2e-3, 5e-4
     # No dropout: its keys differ by device, and runs are compared across devices.
     config.model.update({"width": 4, "head_width": 8, "channels": 3, "dropout": 0.0})

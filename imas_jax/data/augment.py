@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8, UInt32
 from ml_collections import ConfigDict
 
 from imas_jax import conventions, errors, geometry
-from imas_jax.conventions import Batch, Sample
+from imas_jax.conventions import Batch, Features, Sample
 
 # mmsegmentation's PhotoMetricDistortion defaults, which the authors keep. Each of the
 # four operations happens with probability 1/2.
@@ -74,7 +74,8 @@ def augment(
         config: The `augment` part of a config.
         mask_size: (h, w) of the masks for a crop.
         train: False takes the centre of the frame at the largest scale, without flip
-            and colour; the keys are then not used.
+            and colour; the keys are then not used. So it is with features in the place
+            of frames, which nothing is done to: the crop must be the whole frame.
 
     Returns:
         Frames of `config.crop`, flow and targets of `mask_size`.
@@ -82,7 +83,10 @@ def augment(
     Raises:
         UserError: While tracing, if a crop does not fit into the resized frames.
     """
-    size = batch.frames.shape[2:4]
+    if isinstance(batch.frames, Features):
+        size, train = tuple(config.crop), False
+    else:
+        size = batch.frames.shape[2:4]
     check_crop(size, config)
 
     def one(example: Batch, key: Array) -> Sample:
@@ -169,15 +173,15 @@ def apply(
 ) -> Sample:
     """Apply one draw to one pair; `example` has no batch axis."""
     crop = tuple(config.crop)
-    pixels = resample(example.frames, draw, crop, crop)
-    if photometric:
-        pixels = distort(pixels, draw)
-
     sign = jnp.where(draw.flip, -1.0, 1.0)
     unit = jnp.stack([sign, jnp.ones_like(sign)])
-    if config.scale_flow:
-        stored = jnp.asarray(example.frames.shape[1:3], jnp.float32)
-        unit = unit * (draw.scaled / stored)[::-1]
+    frames = example.frames
+    if not isinstance(frames, Features):
+        if config.scale_flow:
+            stored = jnp.asarray(frames.shape[1:3], jnp.float32)
+            unit = unit * (draw.scaled / stored)[::-1]
+        pixels = resample(frames, draw, crop, crop)
+        frames = normalize(distort(pixels, draw) if photometric else pixels)
     both = jnp.stack([example.flow_forward, example.flow_backward])
     flow = resample(both, draw, crop, mask_size)
     flow = flow * unit.reshape(1, 1, 1, 2)
@@ -187,7 +191,7 @@ def apply(
         levels = example.target[..., None]
         target = resample(levels, draw, crop, mask_size)[..., 0] / 255.0
     return Sample(
-        frames=normalize(pixels),
+        frames=frames,
         flow_forward=flow[0],
         flow_backward=flow[1],
         target=target,

@@ -20,13 +20,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float16, UInt8
 from ml_collections import ConfigDict
 
 from imas_jax import errors
-from imas_jax.conventions import Batch
+from imas_jax.conventions import Batch, Features
 from imas_jax.data import clips as clips_lib
 from imas_jax.data import order as order_lib
 from imas_jax.data import training_set as training_set_lib
@@ -36,7 +37,7 @@ SHARDS = "shards"  # subfolder of the prepare stage's folder
 PREFETCH = 2  # batches ready ahead of the train step
 
 # One array a clip, or a pair; clips differ in length.
-Frames = Sequence[UInt8[np.ndarray, "_ h w 3"]]
+Frames = Sequence[UInt8[np.ndarray, "_ h w 3"]] | Sequence[Sequence[Features]]
 Flows = Sequence[Float16[np.ndarray, "2 hf wf 2"]]
 Targets = Sequence[UInt8[np.ndarray, "_ _ _"]]
 
@@ -45,7 +46,7 @@ class MemorySource:
     """Batches from decoded arrays; `np.memmap`s will do as well.
 
     Args:
-        frames: One array a clip.
+        frames: One array a clip, or what a frozen backbone sees in its frames.
         flows: Forward and backward flow of every pair, pixels of the frames.
         pairs: Clip number and frame indices of every pair.
         order: Of the pairs.
@@ -72,14 +73,10 @@ class MemorySource:
         """Return this process's part of the batch of one step."""
         chosen = self._order.local(step)
         pairs = [self._pairs[i] for i in chosen]
-        frames = np.empty(
-            (len(pairs), 2, *self._frames[0].shape[1:]), self._frames[0].dtype
-        )
-        for out, pair in zip(frames, pairs, strict=True):
-            out[0] = self._frames[pair.clip][pair.first]
-            out[1] = self._frames[pair.clip][pair.second]
+        places = [(pair.clip, t) for pair in pairs for t in (pair.first, pair.second)]
+        both = [self._frames[clip][t] for clip, t in places]
         return Batch(
-            frames=frames,
+            frames=jax.tree.map(_in_pairs, *both),
             flow_forward=np.stack([self._flows[i][0] for i in chosen]),
             flow_backward=np.stack([self._flows[i][1] for i in chosen]),
             target=_targets_of(self._targets, pairs),
@@ -167,6 +164,7 @@ def make_source(
     prepared: Path,
     targets: Targets | None = None,
     process: tuple[int, int] = (0, 1),
+    seen: Sequence[Sequence[Features]] | None = None,
 ) -> MemorySource | TFRecordSource:
     """Build the source that `config.data.source` names.
 
@@ -177,6 +175,8 @@ def make_source(
         prepared: The prepare stage's folder; only tfrecord looks there.
         targets: Stage-2 targets, one array a clip, in the clips' order.
         process: (index, count) of this process.
+        seen: What a frozen backbone sees in the clips' frames, to give in their place;
+            for memory only.
 
     Raises:
         UserError: If flow, frames, shards or targets are missing or do not fit.
@@ -187,8 +187,10 @@ def make_source(
     )
     _check_targets(training_set, targets)
     if config.data.source == "memory":
-        _check_memory(training_set)
-        frames = training_set_lib.read_frames(training_set)
+        frames: Frames | None = seen
+        if frames is None:
+            _check_memory(training_set)
+            frames = training_set_lib.read_frames(training_set)
         flows = training_set_lib.read_flows(training_set)
         return MemorySource(frames, flows, pairs, order, targets)
     if config.data.source == "tfrecord":
@@ -268,6 +270,10 @@ def tensorflow() -> Any:
         ) from error
     tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+def _in_pairs(*each: np.ndarray) -> np.ndarray:
+    return np.stack(each).reshape(-1, 2, *each[0].shape)
 
 
 def _targets_of(

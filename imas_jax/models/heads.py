@@ -11,16 +11,18 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from imas_jax.conventions import Features
 from imas_jax.models import layers
 
 
 class ConvHead(nn.Module):
-    """Two dilated 3x3 Conv-BN-ReLU, channel dropout, a 1x1 convolution with bias.
+    """Two dilated Conv-BN-ReLU, channel dropout, a 1x1 convolution with bias.
 
     Attributes:
         features: Output channels.
         width: Hidden channels.
-        dilation: Of both 3x3 convolutions.
+        dilation: Of both convolutions, which are 3x3; 0 makes them 1x1, so that every
+            pixel is judged by its own features.
         dropout: Probability with which a whole channel is zeroed in training.
         axis_name: Device axis over which batch norm is synchronised, or None.
         dtype: Computation type, or None for the input's; the last layer and what the
@@ -35,9 +37,7 @@ class ConvHead(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, features: layers.Features, train: bool
-    ) -> Float[Array, "b h w d"]:
+    def __call__(self, features: Features, train: bool) -> Float[Array, "b h w d"]:
         """Apply the head; training wants a `dropout` key unless dropout is 0.
 
         The output has the grid of the shallow features, of the deep ones without them.
@@ -47,7 +47,11 @@ class ConvHead(nn.Module):
         )
         x = nn.relu(layers.BatchNorm(self.axis_name, name="bn1")(x, train))
         x = layers.Conv(
-            self.width, dilation=self.dilation, dtype=self.dtype, name="conv2"
+            self.width,
+            layers.taps_of(self.dilation),
+            dilation=self.dilation,
+            dtype=self.dtype,
+            name="conv2",
         )(x)
         x = nn.relu(layers.BatchNorm(self.axis_name, name="bn2")(x, train))
         # Whole channels: neighbouring pixels say too much of a zeroed one.

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from imas_jax import composition, errors, geometry
-from imas_jax.conventions import Prediction
-from imas_jax.models import amd, heads, layers, segmenter
+from imas_jax.conventions import Features, Prediction
+from imas_jax.models import amd, heads, segmenter
 from imas_jax.models.segmenter import BACKBONES, ModelSpec
 
 LEARNED = ("residual", "scaling", "residual_affine")
@@ -90,22 +90,23 @@ class IMAS(segmenter.Segmenter):
             )
         self.motion_pooling = heads.MotionPooling(spec.motion_width)
 
-    def __call__(self, frames: Float[Array, "b 2 h w 3"], train: bool) -> Prediction:
+    def __call__(
+        self, frames: Float[Array, "b 2 h w 3"] | Features, train: bool
+    ) -> Prediction:
         """Predict masks and residual maps of frame pairs.
 
         Args:
-            frames: Normalised frames t and t+1.
+            frames: Normalised frames t and t+1, or a frozen backbone's features.
             train: Whether batch norm uses and updates batch statistics and dropout is
                 on (which wants a `dropout` key).
         """
-        b = frames.shape[0]
-        features = self.features(frames.reshape(-1, *frames.shape[2:]), train)
+        features = self.features(segmenter.one_by_one(frames), train)
         logits = self.mask_logits(features, train)
-        logits = logits.reshape(b, 2, *logits.shape[1:])
+        logits = logits.reshape(-1, 2, *logits.shape[1:])
         forward = backward = None
         if self.spec.pathway in LEARNED:
-            deep = features.deep.reshape(b, 2, *features.deep.shape[1:])
-            pair = layers.Features(None, jnp.concatenate([deep[:, 0], deep[:, 1]], -1))
+            deep = features.deep.reshape(-1, 2, *features.deep.shape[1:])
+            pair = Features(None, jnp.concatenate([deep[:, 0], deep[:, 1]], -1))
             forward, backward = jnp.split(self.residual_head(pair, train), 2, -1)
         if self.is_initializing():
             self.motion_pooling(jnp.zeros((1, 2, 2, 2), logits.dtype))

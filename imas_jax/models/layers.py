@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct
 from jaxtyping import Array, Float
 
 from imas_jax import geometry
+from imas_jax.conventions import Features
 
 Dtype = Any
 Initializer = Callable[..., Array]
@@ -32,19 +32,6 @@ def uniform_bias(fan_in: int) -> Initializer:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return initialise
-
-
-@struct.dataclass
-class Features:
-    """What a backbone hands to the heads.
-
-    Attributes:
-        merge: Shallow features at 1/4 of the frame, or None without feature merging.
-        deep: Last features, at 1/output_stride of the frame.
-    """
-
-    merge: Float[Array, "b h4 w4 k"] | None
-    deep: Float[Array, "b h8 w8 d"]
 
 
 class Conv(nn.Module):
@@ -85,14 +72,15 @@ class Conv(nn.Module):
 
 
 class MergingConv(nn.Module):
-    """3x3 convolution of features as a head gets them: many channels in, few out.
+    """Convolution of features as a head gets them: many channels in, few out.
 
     Equal to resizing the deep features to the shallow ones' grid, appending them to the
     shallow ones, and convolving.
 
     Attributes:
         features: Output channels.
-        dilation: Spacing of the kernel's taps, pixels of the shallow grid.
+        dilation: Spacing of a 3x3 kernel's taps, pixels of the shallow grid; 0 makes
+            the kernel 1x1.
         dtype: Computation type, or None for the input's.
     """
 
@@ -108,7 +96,8 @@ class MergingConv(nn.Module):
         # Without shallow features there are none, on the deep ones' grid.
         shallow = deep[..., :0] if x.merge is None else x.merge.astype(dtype)
         k, size = shallow.shape[-1], (shallow.shape[1], shallow.shape[2])
-        shape = (3, 3, k + deep.shape[-1], self.features)
+        taps = taps_of(self.dilation)
+        shape = (taps, taps, k + deep.shape[-1], self.features)
         kernel = jnp.asarray(self.param("kernel", he_fan_out, shape), dtype)
         if deep.shape[-1] < MANY * self.features:
             both = jnp.concatenate([shallow, resize(deep, size)], axis=-1)
@@ -117,6 +106,11 @@ class MergingConv(nn.Module):
         if k:
             y = y + convolve(shallow, kernel[:, :, :k], dilation=self.dilation)
         return y
+
+
+def taps_of(dilation: int) -> int:
+    """Return the side of a head's kernels: 0 stands for single pixels."""
+    return 3 if dilation else 1
 
 
 def convolve(
@@ -147,7 +141,7 @@ def convolve(
 
 def convolve_resized(
     x: Float[Array, "b h w k"],
-    kernel: Float[Array, "3 3 k d"],
+    kernel: Float[Array, "n n k d"],
     size: tuple[int, int],
     dilation: int,
 ) -> Float[Array, "b h2 w2 d"]:
@@ -158,6 +152,8 @@ def convolve_resized(
     resized and shifted to its place by one small matrix an axis.
     """
     h, w = x.shape[1:3]
+    if kernel.shape[0] == 1:
+        return resize(convolve(x, kernel), size)
     rows = jnp.asarray(_tap_matrices(h, size[0], dilation), x.dtype)
     columns = jnp.asarray(_tap_matrices(w, size[1], dilation), x.dtype)
     taps = jnp.einsum("bhwk,yxkd->bhwyxd", x, kernel)

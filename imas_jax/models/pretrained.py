@@ -7,6 +7,7 @@ is loaded halfway.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,13 +78,33 @@ def load_backbone(path: Path, backbone: str) -> Tree:
     Raises:
         UserError: If the file does not hold this network exactly.
     """
-    file = recognise(path, torch_files.read_checkpoint(path), backbone)
-    model = BACKBONES[backbone].published()
-    frames = jnp.zeros((1, 32, 32, 3))
-    shapes = jax.eval_shape(
-        lambda key: model.init(key, frames, train=False), jax.random.key(0)
+    return _fill_published(path, torch_files.read_checkpoint(path), backbone)
+
+
+@functools.lru_cache(maxsize=1)
+def identify(path: Path) -> str:
+    """Return the name of the backbone that a file holds, by its tensors.
+
+    Raises:
+        UserError: If it holds none exactly; what each lacks is told.
+    """
+    tensors, problems = torch_files.read_checkpoint(path), errors.ProblemList()
+    for name, backbone in BACKBONES.items():
+        if backbone.foreign is None:
+            continue
+        try:
+            _fill_published(path, tensors, name)
+        except errors.UserError as error:
+            problems.add(name, "\n".join(error.found.splitlines()[:2]).strip())
+        else:
+            return name
+    problems.raise_if_any(
+        f"{path} holds no backbone that is known",
+        f"the weights of one of {', '.join(BACKBONES)}, and no others",
+        "take another file; if the backbone is one of your own sizes, say which with "
+        "--config.model.backbone and --config.model.width",
     )
-    return fill_backbone(shapes, file)
+    raise AssertionError("no backbone has weights")
 
 
 def load_into(
@@ -185,6 +206,19 @@ def authors_names(variables: Tree, root: str, averaged: bool) -> dict[Name, str]
         inner = torch_files.torch_name(tuple(rest), LAYERS[part])
         names[name] = f"{root}{module}.{inner}"
     return names
+
+
+def _fill_published(
+    path: Path, tensors: Mapping[str, np.ndarray], backbone: str
+) -> Tree:
+    """Fill a backbone as it is published."""
+    file = recognise(path, tensors, backbone)
+    model = BACKBONES[backbone].published()
+    frames = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, frames, train=False), jax.random.key(0)
+    )
+    return fill_backbone(shapes, file)
 
 
 def _fill(

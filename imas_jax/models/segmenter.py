@@ -6,10 +6,13 @@ Paper Sec. 3.2: backbone and segmentation head. Only this part is used to predic
 import dataclasses
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from imas_jax.models import heads, layers, vit
+from imas_jax.conventions import Features
+from imas_jax.models import heads, vit
 from imas_jax.models.backbone import Backbone
 from imas_jax.models.resnet import RESNET18, RESNET50
 from imas_jax.models.unet import UNET
@@ -48,6 +51,9 @@ class ModelSpec:
 class Segmenter(nn.Module):
     """Backbone and segmentation head, under `backbone` and `segmentation_head`.
 
+    Features may be given in the place of frames: of a frozen backbone they are computed
+    once. The backbone's parameters are not asked for then.
+
     Attributes:
         spec: The network's choices.
         axis_name: Device axis over which batch norm is synchronised, or None.
@@ -79,28 +85,39 @@ class Segmenter(nn.Module):
             "dtype": self.dtype,
         }
 
-    def segment(self, frames: Float[Array, "b h w 3"]) -> Float[Array, "b hm wm c"]:
+    def segment(
+        self, frames: Float[Array, "b h w 3"] | Features
+    ) -> Float[Array, "b hm wm c"]:
         """Return mask logits of single normalised frames, for inference."""
         return self.mask_logits(self.features(frames, train=False), train=False)
 
     def pair_logits(
-        self, frames: Float[Array, "b 2 h w 3"], train: bool
+        self, frames: Float[Array, "b 2 h w 3"] | Features, train: bool
     ) -> Float[Array, "b 2 hm wm c"]:
         """Return mask logits of normalised frame pairs, each frame on its own."""
-        flat = frames.reshape(-1, *frames.shape[2:])
-        logits = self.mask_logits(self.features(flat, train), train)
-        return logits.reshape(*frames.shape[:2], *logits.shape[1:])
+        logits = self.mask_logits(self.features(one_by_one(frames), train), train)
+        return logits.reshape(-1, 2, *logits.shape[1:])
 
-    def features(self, frames: Float[Array, "b h w 3"], train: bool) -> layers.Features:
+    def features(
+        self, frames: Float[Array, "b h w 3"] | Features, train: bool
+    ) -> Features:
         """Return what the backbone sees in single normalised frames."""
+        if isinstance(frames, Features):  # stored in half precision
+            dtype = self.dtype or jnp.float32
+            return jax.tree.map(lambda x: jnp.asarray(x, dtype), frames)
         frames = BACKBONES[self.spec.backbone].renormalize(frames)
         stages = self.backbone(frames, train)
-        return layers.Features(merge=stages[0], deep=stages[-1])
+        return Features(merge=stages[0], deep=stages[-1])
 
-    def mask_logits(
-        self, features: layers.Features, train: bool
-    ) -> Float[Array, "b hm wm c"]:
+    def mask_logits(self, features: Features, train: bool) -> Float[Array, "b hm wm c"]:
         """Return mask logits of single frames from their features."""
         if not self.spec.feature_merging:
-            features = layers.Features(None, features.deep)
+            features = Features(None, features.deep)
         return self.segmentation_head(features, train)
+
+
+def one_by_one(
+    pairs: Float[Array, "b 2 h w 3"] | Features,
+) -> Float[Array, "n h w 3"] | Features:
+    """Lay the frames of pairs, or their features, one behind the other."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs)

@@ -99,8 +99,9 @@ def network_of(run: Path) -> dict[str, Any]:
             "the workdir of a run that trained: it has discover/config.json",
             "name the folder that was that run's --config.workdir",
         )
-    # Runs of before noted their whole config only, with paths as they were.
-    fields = noted.get("network", noted["config"])
+    # Runs of before noted their whole config only, with paths as they were, and trained
+    # all of their network.
+    fields = {"model.trained": "all", **noted.get("network", noted["config"])}
     return {
         f: v for f, v in fields.items() if _is_of_network(f) or _is_of_checkpoint(f)
     }

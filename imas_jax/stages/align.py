@@ -21,7 +21,7 @@ from imas_jax.flow import estimators, motion
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import features, inputs, network, soft_masks, supervision
 from imas_jax.stages import motion as stage_motion
-from imas_jax.stages.predictor import Predictor, to_frame
+from imas_jax.stages.predictor import to_frame
 
 SOFT = "soft"
 # (clip, frame index, candidates at the clip's frame size) -> their scores.
@@ -64,8 +64,7 @@ def supervised(config: ConfigDict) -> list[str]:
 def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
     """Predict every frame with the stage-1 network."""
     state = network.final_state(run.config, run.folder("discover"), "discover")
-    model = network.build_model(run.config)
-    predictor = Predictor(model, state.best_variables, run.config.predict)
+    predictor = network.predictor(run.config, run.workdir, state.best_variables)
     soft_masks.write_all(folder, clips, soft_masks.predicted(predictor))
 
 

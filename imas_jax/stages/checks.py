@@ -16,7 +16,7 @@ from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.flow import estimators
 from imas_jax.models import imas, pretrained
 from imas_jax.runs import restoring
-from imas_jax.stages import features
+from imas_jax.stages import features, frozen
 from imas_jax.stages import network as stages_network
 from imas_jax.training import parallel
 
@@ -43,6 +43,7 @@ def check(config: ConfigDict, goal: str) -> None:
         frozen_features,
         solver,
         online_targets,
+        frozen_backbone,
         shards,
         watchers,
     ]
@@ -135,6 +136,29 @@ def solver(config: ConfigDict) -> None:
     """See whether the library behind the CRF is installed, if there is a CRF."""
     if config.refine.steps > 0 or config.predict.crf:
         crf.check_solver(config.crf.solver)
+
+
+def frozen_backbone(config: ConfigDict) -> None:
+    """See whether heads alone can be trained as the config wants."""
+    if not frozen.parts(config) or _done(config, "refine"):
+        return
+    problems = ProblemList()
+    if not (config.model.weights or config.discover.init or _done(config, "discover")):
+        problems.add("model.weights", "'', so that the backbone is random")
+    for field, wanted in (
+        ("model.name", "imas"),
+        ("data.source", "memory"),
+        ("target.when", "between"),
+        ("augment.scale_flow", False),
+    ):
+        section, name = field.split(".")
+        if config[section][name] != wanted:
+            problems.add(field, f"{config[section][name]!r}, not {wanted!r}")
+    problems.raise_if_any(
+        "model.trained = 'heads'",
+        "a backbone with weights, and nothing that asks for the pixels it saw",
+        "correct these fields, or set --config.model.trained=all",
+    )
 
 
 def shards(config: ConfigDict) -> None:

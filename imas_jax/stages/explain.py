@@ -9,17 +9,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from imas_jax import composition, geometry
 from imas_jax.conventions import Tree
-from imas_jax.data.augment import eval_sample
 from imas_jax.data.clips import Clip
 from imas_jax.flow import files, motion
 from imas_jax.models.imas import IMAS
 from imas_jax.runs.run import Run
-from imas_jax.stages import network
-from imas_jax.stages.predictor import inference_size
+from imas_jax.stages import frozen, network
+from imas_jax.stages.predictor import Seen, inference_size, sample
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,14 @@ class Explainer:
         state = network.final_state(config, run.folder(stage), stage)
         self._config = config
         self._variables: Tree = jax.device_put(state.best_variables)
+        self._look = frozen.open_store(config, run.workdir, model, state.best_variables)
         short_side, clamp = config.predict.short_side, config.model.flow_clamp
 
         def explain(
-            variables: Tree, frames: jax.Array, flow: jax.Array, direction: int
+            variables: Tree, frames: Seen, flow: jax.Array, direction: int
         ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            size = inference_size(frames.shape[1:3], short_side)
-            sample = eval_sample(frames, size)[None]
-            prediction: Any = model.apply(variables, sample, train=False)
+            pair = jax.tree.map(lambda x: x[None], sample(frames, short_side))
+            prediction: Any = model.apply(variables, pair, train=False)
             masks = jax.nn.softmax(prediction.logits[:, direction])
             maps = (prediction.residual_forward, prediction.residual_backward)
             target = geometry.resize(flow[None], (masks.shape[1], masks.shape[2]))
@@ -81,9 +80,10 @@ class Explainer:
     def __call__(self, clip: Clip, field: files.FlowField) -> Explanation:
         """Explain one stored field of a clip."""
         first, second = field.meta.frame, field.meta.frame + field.meta.gap
-        frames: UInt8[np.ndarray, "2 h w 3"] = np.stack(
-            [clip.read(first), clip.read(second)]
-        )
+        seen: list[Any] = [clip.read(first), clip.read(second)]
+        if self._look is not None:
+            seen = list(map(self._look, seen))
+        frames = jax.tree.map(lambda *each: np.stack(each), *seen)
         flow = field.flow.astype(np.float32)
         if self._config.flow.background == "homography":
             flow = motion.subtract_background(flow, field.homography, clip.size)

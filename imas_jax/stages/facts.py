@@ -18,7 +18,7 @@ from imas_jax.flow import evidence as evidences
 from imas_jax.models import named
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, features, inputs
+from imas_jax.stages import align, features, frozen, inputs
 
 Facts = Mapping[str, Callable[[Run], Any]]
 
@@ -45,6 +45,13 @@ def flow_settings(run: Run) -> str | None:
 def weights(run: Run) -> str | None:
     """Tell the weights that training starts from."""
     return _file(run.config.model.weights)
+
+
+def frozen_features(run: Run) -> str:
+    """Tell at what size a frozen backbone sees frames: the others see crops."""
+    if not frozen.parts(run.config):
+        return ""
+    return f"short side {run.config.predict.short_side}"
 
 
 def start_of(stage: str) -> Callable[[Run], str | None]:

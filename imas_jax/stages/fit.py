@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from imas_jax.conventions import Tree
 from imas_jax.data import augment, pipeline
 from imas_jax.data import training_set as training_sets
-from imas_jax.data.augment import eval_sample
+from imas_jax.data.clips import Clip
 from imas_jax.models.imas import mask_size
 from imas_jax.runs.run import Run
-from imas_jax.stages import inputs, network
-from imas_jax.stages.predictor import inference_size
+from imas_jax.stages import frozen, inputs, network
+from imas_jax.stages.predictor import inference_size, sample
 from imas_jax.training import loop, parallel, steps
 from imas_jax.training import state as states
 from imas_jax.training.online import Look, OnlineTargets, Refine
@@ -60,7 +60,8 @@ def fit(
     training_set = training_sets.find(
         run.config, inputs.training_clips(run), inputs.flow(run)
     )
-    config = with_fitting_crop(run.config, training_set.size)
+    fitting = with_whole_frames if frozen.parts(run.config) else with_fitting_crop
+    config = fitting(run.config, training_set.size)
     rate = config[stage]
     # Shards hold neighbours only.
     if rate.motion_weight == 0 and config.data.source == "memory":
@@ -85,12 +86,18 @@ def fit(
         run.workdir / "prepare",
         wanted.masks if wanted else None,
         parallel.process(),
+        frozen_features(run, variables, training_set.clips),
     )
     return loop.train(
         stage,
         step,
         states.create_state(
-            variables, optimizer, config.seed, rate.ema, online is not None
+            variables,
+            optimizer,
+            config.seed,
+            rate.ema,
+            online is not None,
+            frozen.parts(config),
         ),
         source.batches,
         run.workdir / stage,
@@ -111,12 +118,59 @@ def _object(config: ConfigDict, channels: tuple[int, ...]) -> Look:
 
     def look(variables: Tree, frames: jax.Array) -> jax.Array:
         flat = frames.reshape(-1, *frames.shape[2:])
-        sample = eval_sample(flat, inference_size(flat.shape[1:3], short_side))
-        logits: Any = model.apply(variables, sample, method="segment")
+        seen = sample(flat, short_side)
+        logits: Any = model.apply(variables, seen, method="segment")
         masks = jax.nn.softmax(logits)[..., list(channels)].sum(axis=-1)
         return masks.reshape(*frames.shape[:2], *masks.shape[1:])
 
     return look
+
+
+def frozen_features(
+    run: Run, variables: Tree, clips: Sequence[Clip]
+) -> Sequence[frozen.ClipFeatures] | None:
+    """Return what the backbone sees in every frame; None where it is trained.
+
+    The first process computes what is not on disk, for all.
+    """
+    model, first = network.build_model(run.config), parallel.process()[0] == 0
+    store = frozen.open_store(run.config, run.workdir, model, variables)
+    if store is None:
+        return None
+    if not first:
+        parallel.wait_for_all()
+    found = store.keep(clips, writes=first)
+    if first:
+        parallel.wait_for_all()
+    return found
+
+
+def with_whole_frames(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:
+    """Return the config with frames of `size` whole and as they are; say what is off.
+
+    A frozen backbone saw them so.
+    """
+    seen, wanted = inference_size(size, config.predict.short_side), config.augment
+    off = {
+        "random crops": tuple(wanted.crop) != seen,
+        "random scales": len(set(wanted.scale)) > 1,
+        "flips": wanted.flip > 0,
+        "colours": wanted.photometric,
+    }
+    logging.info(
+        "the backbone is frozen: its features of whole frames of %dx%d are computed "
+        "once, and augmentation that makes new pixels is off (%s)",
+        *seen[::-1],
+        ", ".join(name for name, was_on in off.items() if was_on) or "none was on",
+    )
+    whole = config.copy_and_resolve_references().unlock()
+    whole.augment.update(
+        {
+            **{"short_side": min(seen), "scale": (1.0, 1.0), "crop": seen},
+            **{"flip": 0.0, "photometric": False},
+        }
+    )
+    return whole.lock()
 
 
 def with_fitting_crop(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:

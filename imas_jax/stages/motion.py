@@ -25,7 +25,14 @@ from imas_jax.flow import evidence
 from imas_jax.models.imas import mask_size
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import inputs, motion_baseline, motion_evidence, soft_masks
+from imas_jax.stages import (
+    frozen,
+    inputs,
+    motion_baseline,
+    motion_evidence,
+    soft_masks,
+)
+from imas_jax.stages.predictor import inference_size
 
 SOFT, REFINED = "soft", "refined"
 KINDS = ("otsu", "network")
@@ -119,9 +126,12 @@ def opened(
 
 def guides(run: Run) -> list[UInt8[np.ndarray, "_ _ _"]]:
     """Return the evidence of every training clip on the masks' grid, 0..255."""
-    guides = []
-    for clip in run.clips.for_training(run.config):
-        h, w = mask_size(run.config.model, clip.size)
+    guides, config = [], run.config
+    for clip in run.clips.for_training(config):
+        size = clip.size
+        if frozen.parts(config):  # of the frames that were seen
+            size = inference_size(size, config.predict.short_side)
+        h, w = mask_size(config.model, size)
         small = [
             cv2.resize(one, (w, h), interpolation=cv2.INTER_AREA)
             for one in of_clip(run, clip)

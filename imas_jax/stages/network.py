@@ -13,6 +13,8 @@ from imas_jax.models import named, pretrained
 from imas_jax.models.amd import AMD
 from imas_jax.models.imas import IMAS, make_model
 from imas_jax.runs import restoring
+from imas_jax.stages import frozen
+from imas_jax.stages.predictor import Predictor
 from imas_jax.training import state as states
 from imas_jax.training.checkpoints import Checkpoints
 
@@ -57,11 +59,26 @@ def weights_of_run(config: ConfigDict, stage: str) -> Tree | None:
     run = Path(config[stage].init)
     found = restoring.last_trained(run)
     theirs = config.copy_and_resolve_references().unlock()
-    # Averaged weights and a teacher are part of a state, so its shape is that run's.
+    # Averaged weights, a teacher and what is frozen are part of a state, so its shape
+    # is that run's.
     noted = restoring.network_of(run)
     theirs[stage].ema = float(noted[f"{found.stage}.ema"])
+    theirs.model.trained = noted["model.trained"]
     online = found.stage == "refine" and noted.get("target.when") == "online"
     return final_state(theirs, found.folder, stage, online).best_variables
+
+
+def predictor(config: ConfigDict, workdir: Path, variables: Tree) -> Predictor:
+    """Build what predicts with a trained network, on frozen features if these are.
+
+    Args:
+        config: The whole config, or a stage's view of it.
+        workdir: Of the run.
+        variables: All of the network's.
+    """
+    model = build_model(config)
+    look = frozen.open_store(config, workdir, model, variables)
+    return Predictor(model, variables, config.predict, look)
 
 
 def stage_optimizer(config: ConfigDict, stage: str) -> optax.GradientTransformation:
@@ -100,7 +117,9 @@ def template(
         frames = jnp.zeros((1, 2, 64, 64, 3))
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
         variables = model.init(keys, frames, train=False)
-        return states.create_state(variables, optimizer, 0, config[stage].ema, online)
+        return states.create_state(
+            variables, optimizer, 0, config[stage].ema, online, frozen.parts(config)
+        )
 
     return jax.eval_shape(start)
 

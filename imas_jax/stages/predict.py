@@ -20,7 +20,7 @@ from imas_jax.progress import duration, progress
 from imas_jax.report import drawing
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import inputs, motion, network, object_masks, soft_masks
-from imas_jax.stages.predictor import Predictor, to_frame
+from imas_jax.stages.predictor import to_frame
 
 SOFT, MASKS, SOFT_PICTURES = "soft", "masks", "soft_masks"
 
@@ -32,8 +32,7 @@ def work(run: Run) -> Output:
     refined = run.config.refine.steps > 0
     stage = "refine" if refined else "discover"
     state = network.final_state(run.config, run.folder(stage), stage)
-    model = network.build_model(run.config)
-    predictor = Predictor(model, state.best_variables, run.config.predict)
+    predictor = network.predictor(run.config, run.workdir, state.best_variables)
     soft_masks.write_all(folder / SOFT, clips, soft_masks.predicted(predictor))
     channels = tuple(run.values("align")["channels"])
     total = sum(len(clip.frames) for clip in clips)

@@ -4,9 +4,9 @@ Whole frames at inference resolution (paper code: short side 392), no augmentati
 running statistics. Memory does not grow with the length of a clip.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -14,9 +14,13 @@ from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 
 from imas_jax import geometry
-from imas_jax.conventions import Tree
+from imas_jax.conventions import Features, Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.models.segmenter import Segmenter
+
+# Frames as the host has them, or what a frozen backbone sees in them.
+Seen: TypeAlias = np.ndarray | jax.Array | Features
+Look = Callable[[UInt8[np.ndarray, "h w 3"]], Features]
 
 
 class Predictor:
@@ -26,24 +30,28 @@ class Predictor:
         model: The network.
         variables: Its parameters and statistics.
         config: The `predict` part of a config.
+        look: Gives what a frozen backbone sees in a frame; None where it is not frozen.
     """
 
-    def __init__(self, model: Segmenter, variables: Tree, config: ConfigDict):
+    def __init__(
+        self,
+        model: Segmenter,
+        variables: Tree,
+        config: ConfigDict,
+        look: Look | None = None,
+    ):
         self._variables = jax.device_put(variables)
-        self._short_side, self._batch = config.short_side, config.batch_size
-        self._flip = config.flip
+        self._batch, self._flip, self._look = config.batch_size, config.flip, look
 
-        def masks(variables: Tree, frames: jax.Array) -> jax.Array:
-            size = inference_size(frames.shape[1:3], self._short_side)
-            sample = eval_sample(frames, size)
-
-            def soft(frames: jax.Array) -> jax.Array:
-                logits: Any = model.apply(variables, frames, method="segment")
+        def masks(variables: Tree, frames: Seen, mirrored: Seen | None) -> jax.Array:
+            def soft(frames: Seen) -> jax.Array:
+                seen = sample(frames, config.short_side)
+                logits: Any = model.apply(variables, seen, method="segment")
                 return jax.nn.softmax(logits)
 
-            if self._flip:
-                return (soft(sample) + soft(sample[:, :, ::-1])[:, :, ::-1]) / 2
-            return soft(sample)
+            if mirrored is None:
+                return soft(frames)
+            return (soft(frames) + soft(mirrored)[:, :, ::-1]) / 2
 
         self._masks = jax.jit(masks)
 
@@ -60,7 +68,23 @@ class Predictor:
             count = len(group)
             # The last group is filled up so that shapes never recompile.
             group += [group[-1]] * (self._batch - count)
-            yield from np.asarray(self._masks(self._variables, np.stack(group)))[:count]
+            mirrored = None
+            if self._flip:
+                mirrored = self._see([frame[:, ::-1] for frame in group])
+            masks = self._masks(self._variables, self._see(group), mirrored)
+            yield from np.asarray(masks)[:count]
+
+    def _see(self, frames: list[np.ndarray]) -> Seen:
+        """Return what the network gets of frames: their pixels, or features."""
+        seen = frames if self._look is None else list(map(self._look, frames))
+        return jax.tree.map(lambda *each: np.stack(each), *seen)
+
+
+def sample(frames: Seen, short_side: int) -> jax.Array | Features:
+    """Resize and normalise pixels for the network; features are what they are."""
+    if isinstance(frames, Features):
+        return frames
+    return eval_sample(frames, inference_size(frames.shape[1:3], short_side))
 
 
 def inference_size(size: tuple[int, ...], short_side: int) -> tuple[int, int]:

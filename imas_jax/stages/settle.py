@@ -12,6 +12,7 @@ as in DAVIS, no weights) gets what benchmarks/results/video.md was measured with
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,9 +24,10 @@ from ml_collections import ConfigDict
 from imas_jax.data.clips import Clip
 from imas_jax.data.found import Clips
 from imas_jax.flow import estimators, motion
-from imas_jax.models import named
+from imas_jax.models import named, pretrained
 from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs import restoring
+from imas_jax.training import parallel
 
 OPEN = (-1, -1.0, "auto")
 FIELDS = (
@@ -37,10 +39,13 @@ FIELDS = (
     "model.width",
     "model.head_width",
     "model.head_dilation",
+    "model.output_stride",
+    "model.trained",
     "discover.steps",
     "discover.learning_rate",
     "refine.steps",
     "refine.learning_rate",
+    "predict.short_side",
 )
 
 LARGEST = 480  # px of the short side; DAVIS's, beyond which masks gain little
@@ -59,7 +64,8 @@ TAUGHT_RATE = 1e-3  # of stage 2, from scratch
 LONGEST = 500  # frames of a clip to train on: five times an ordinary clip's steps
 SHORT = 10  # frames below which a clip is worth a warning
 
-# A small network learns from scratch; a given one has its shape and the paper's rates.
+# A small network learns from scratch; a given one has its shape and the paper's rates;
+# a head alone starts from scratch, and is light: a processor trains it.
 SCRATCH = {
     "model.backbone": "unet",
     "model.width": 16,
@@ -69,14 +75,21 @@ SCRATCH = {
     "refine.learning_rate": 5e-4,
 }
 GIVEN = {
-    "model.backbone": "resnet50",
-    "model.width": 64,
     "model.head_width": 256,
     "model.head_dilation": 6,
     "discover.learning_rate": 1e-4,
     "refine.learning_rate": 1e-5,
 }
-STRIDE = "model.output_stride"
+LIGHT = {
+    "model.head_width": 64,
+    "model.head_dilation": 0,
+    "discover.learning_rate": 2e-3,
+    "refine.learning_rate": 5e-4,
+}
+FIRST = "resnet50"  # the paper's
+SEEN_AT = 240  # px of the short side at which networks of a fine grid see frames
+SEEN_IN_PATCHES = 480  # and those of patches from COARSE px on, if they are frozen
+COARSE = 14
 SAMPLES = 8  # places in all clips together where motion is measured
 FASTEST = 99  # percentile of pixels: a small object moves too
 
@@ -112,7 +125,9 @@ def settle(config: ConfigDict, found: Clips | None = None) -> ConfigDict:
             "where they show unlike things: --config.stage=each",
             len(clips),
         )
-    facts = Facts(counts, sizes, moves, trains)
+    facts = Facts(
+        counts, sizes, moves, trains, backbone_of(config), parallel.accelerated()
+    )
     chosen = choose(config, facts)
     told = [c for c in chosen if trains or c.field == "data.size"]
     for reason, group in itertools.groupby(told, key=lambda choice: choice.reason):
@@ -130,8 +145,27 @@ def outline(config: ConfigDict, clips: Sequence[Clip]) -> ConfigDict:
         tuple(len(clip.frames) for clip in clips),
         tuple(clip.native_size for clip in clips),
         {1: SLOW},
+        backbone=backbone_of(config),
+        accelerated=parallel.accelerated(),
     )
     return apply(config, choose(config, facts))
+
+
+def backbone_of(config: ConfigDict) -> str:
+    """Tell which backbone the weights are of, if that is open: by name, or by content.
+
+    Raises:
+        UserError: If there are no such weights, or they are of no known network.
+    """
+    weights = config.model.weights
+    if not weights or not _is_open(config.model.backbone):
+        return ""
+    entry = named.entry_of(weights)
+    if entry is not None:  # who finds it says that flow is no backbone
+        return FIRST if entry.is_flow else entry.network
+    if not Path(weights).exists():
+        raise named.unknown(weights, "model.weights")
+    return pretrained.identify(Path(weights))
 
 
 def measure_motion(clips: Sequence[Clip]) -> dict[int, float]:
@@ -190,12 +224,16 @@ class Facts:
         motion: By gap, pixels that the fastest hundredth of a frame moves against the
             camera, median over some pairs, at a short side of `MEASURED_AT`.
         trains: Whether anything is trained; a restored network only predicts.
+        backbone: What the file of `model.weights` holds, if one is named.
+        accelerated: Whether there is an accelerator.
     """
 
     frames: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     motion: Mapping[int, float] = dataclasses.field(default_factory=dict)
     trains: bool = True
+    backbone: str = ""
+    accelerated: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,10 +251,8 @@ def open_fields(config: ConfigDict) -> tuple[str, ...]:
 
 
 def choose(config: ConfigDict, facts: Facts) -> tuple[Choice, ...]:
-    """Choose what is open, and a stride that an open backbone has."""
-    wanted = {*open_fields(config)}
-    if "model.backbone" in wanted:
-        wanted.add(STRIDE)
+    """Choose what is open."""
+    wanted = open_fields(config)
     return tuple(choice for choice in _all(config, facts) if choice.field in wanted)
 
 
@@ -233,16 +269,8 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     if _is_open(config.flow.gaps):  # else no motion was measured
         yield _gaps(facts, config.motion.evidence == "network")
     yield _flow_size(config, facts)
-    weights = config.model.weights
+    yield from _network(config, facts)
     taught = config.discover.motion_weight == 0
-    network: dict[str, Any] = _given(weights) if weights else SCRATCH
-    if taught and not weights:
-        network = network | {"refine.learning_rate": TAUGHT_RATE}
-    reason = f"{weights} is given" if weights else "no weights: learns from scratch"
-    yield from (Choice(field, value, reason) for field, value in network.items())
-    strides = BACKBONES[network["model.backbone"]].strides
-    if config.model.output_stride not in strides:
-        yield Choice(STRIDE, strides[0], reason)
     most = _get(config, "data.frames")
     most = LONGEST if _is_open(most) else most
     trained = sum(min(count, most or count) for count in facts.frames)
@@ -254,13 +282,34 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
         yield Choice(f"{stage}.steps", round(steps * factor), reason)
 
 
-def _given(weights: str) -> dict[str, Any]:
-    """Return what suits given weights: of a name the network is known."""
-    entry = named.entry_of(weights)
-    if entry is None or entry.is_flow:
-        return GIVEN
-    width = BACKBONES[entry.network].width
-    return GIVEN | {"model.backbone": entry.network, "model.width": width}
+def _network(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
+    """Choose the network, what of it is trained, and what it sees."""
+    weights, trained = config.model.weights, config.model.trained
+    backbone = config.model.backbone
+    if _is_open(backbone):
+        backbone = facts.backbone if weights else SCRATCH["model.backbone"]
+    record = BACKBONES[backbone]
+    told = f"{weights} is given" if weights else "no weights: learns from scratch"
+    if _is_open(trained):
+        device = "an" if facts.accelerated else "no"
+        why = f"{told}, and there is {device} accelerator" if weights else told
+        trained = "heads" if weights and not facts.accelerated else "all"
+        yield Choice("model.trained", trained, why)
+    values: dict[str, Any] = dict(GIVEN if weights else SCRATCH)
+    if trained == "heads":
+        values, told = dict(LIGHT), f"{told}: a light head learns from what it sees"
+    if config.discover.motion_weight == 0 and (trained == "heads" or not weights):
+        values["refine.learning_rate"] = TAUGHT_RATE
+    if weights:
+        values |= {"model.backbone": backbone, "model.width": record.width}
+    values["model.output_stride"] = record.strides[0]
+    yield from (Choice(field, value, told) for field, value in values.items())
+    stride = record.merge_stride or record.strides[0]
+    if trained == "heads" and stride >= COARSE:
+        why = f"one mask pixel spans {stride} px"
+        yield Choice("predict.short_side", SEEN_IN_PATCHES, why)
+    else:
+        yield Choice("predict.short_side", SEEN_AT, "as fine as masks have to be")
 
 
 def _size(facts: Facts) -> Choice:

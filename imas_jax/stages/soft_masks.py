@@ -5,7 +5,6 @@ side maps it: mapped pages count as memory of the process.
 """
 
 import copy
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -146,18 +145,8 @@ def _write(
                     "fortran_order": False,
                     "shape": (len(clip.frames), *soft.shape),
                 }
-                _check_disk(folder, clip, soft.size * 2)
+                room = len(clip.frames) * soft.size * 2
+                files.check_room(folder, room, f"the soft masks of {clip.name}")
                 np.lib.format.write_array_header_1_0(out, header)
             out.write(soft.astype(np.float16).tobytes())
             yield
-
-
-def _check_disk(folder: Path, clip: Clip, frame_bytes: int) -> None:
-    """Refuse at the first frame what cannot end well."""
-    needed, free = len(clip.frames) * frame_bytes, shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{free / 1e6:.0f} MB free at {folder}",
-            f"{needed / 1e6:.0f} MB for the soft masks of {clip.name}",
-            "make room, or set --config.workdir to a larger disk",
-        )

@@ -94,8 +94,8 @@ class StageWatcher:
 
     def _load(self, variables: Tree) -> Predictor:
         if self._predictor is None:
-            model = network.build_model(self._run.config)
-            self._predictor = Predictor(model, variables, self._run.config.predict)
+            run = self._run
+            self._predictor = network.predictor(run.config, run.workdir, variables)
         self._predictor.load(variables)
         return self._predictor
 

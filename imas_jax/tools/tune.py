@@ -209,8 +209,8 @@ def predictors(config: ConfigDict, folder: Path) -> Iterator[tuple[int, Predicto
         for step in checkpoints.steps():
             variables = checkpoints.restore_step(step, template).best_variables
             if predictor is None:
-                model = network.build_model(config)
-                predictor = Predictor(model, variables, config.predict)
+                workdir = Path(config.workdir)
+                predictor = network.predictor(config, workdir, variables)
             predictor.load(variables)
             yield step, predictor
     finally:

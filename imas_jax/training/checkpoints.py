@@ -199,8 +199,8 @@ def as_tree(state: TrainState) -> Tree:
     return named(state, np.asarray)
 
 
-def named(state: TrainState, read: Callable[[Any], Any]) -> Tree:
-    """Return `{name: read(leaf)}` in the order of the state's leaves."""
+def named(state: TrainState | Tree, read: Callable[[Any], Any]) -> Tree:
+    """Return `{name: read(leaf)}` in the order of the state's, or a tree's, leaves."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): read(leaf)

@@ -44,6 +44,11 @@ def check_batch(batch_size: int) -> None:
         )
 
 
+def accelerated() -> bool:
+    """Tell whether there is a device that is faster than a processor."""
+    return jax.default_backend() != "cpu"
+
+
 def run_on_devices(
     step: Callable[..., Any],
     devices: Sequence[jax.Device] | None = None,

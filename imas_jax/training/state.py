@@ -1,5 +1,6 @@
 """What training carries from step to step, and how it starts."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -26,6 +27,8 @@ class TrainState:
         seed: Root of every random key.
         teacher: `ema` before the last update, which makes the targets of the next one
             (training/online.py), or None where targets are not made while training.
+        frozen: Variables that are not trained and that no step reads, for what was
+            computed with them is what it is fed; None where all are trained.
     """
 
     step: Any  # an integer; a template has its shape and type, as all leaves here
@@ -35,16 +38,22 @@ class TrainState:
     ema: Tree | None
     seed: Any
     teacher: Tree | None = None
+    frozen: Tree | None = None
 
     @property
     def variables(self) -> Tree:
         """Variables for `model.apply`, as trained."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        trained = {"params": self.params, "batch_stats": self.batch_stats}
+        return self._whole(trained)
 
     @property
     def best_variables(self) -> Tree:
         """Averaged variables where averaging is on, else the trained ones."""
-        return self.variables if self.ema is None else self.ema
+        return self.variables if self.ema is None else self._whole(self.ema)
+
+    def _whole(self, trained: Tree) -> Tree:
+        held = self.frozen or {}
+        return {kind: {**tree, **held.get(kind, {})} for kind, tree in trained.items()}
 
 
 def create_state(
@@ -53,6 +62,7 @@ def create_state(
     seed: int,
     ema: float,
     online: bool = False,
+    frozen: Collection[str] = (),
 ) -> TrainState:
     """Start at step 0 from given variables.
 
@@ -62,11 +72,19 @@ def create_state(
         seed: Root of every random key.
         ema: Decay of averaged variables, 0 for none.
         online: Whether a teacher makes targets while training.
+        frozen: Parts of the network that are not trained.
     """
-    variables = {
-        "params": variables["params"],
-        "batch_stats": variables["batch_stats"],
-    }
+    held, variables = (
+        {
+            kind: {
+                part: tree
+                for part, tree in variables[kind].items()
+                if (part in frozen) == kept
+            }
+            for kind in ("params", "batch_stats")
+        }
+        for kept in (True, False)
+    )
 
     def copy(wanted: bool) -> Tree | None:
         return jax.tree.map(lambda leaf: leaf.copy(), variables) if wanted else None
@@ -79,6 +97,7 @@ def create_state(
         ema=copy(ema > 0),
         seed=jnp.asarray(seed, jnp.uint32),
         teacher=copy(online),
+        frozen=held if frozen else None,
     )
 
 

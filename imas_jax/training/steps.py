@@ -167,7 +167,7 @@ def make_step(
             jax.random.fold_in(jax.random.fold_in(root, stream), state.step)
             for stream in (AUGMENT, DROPOUT)
         )
-        keys = parallel.example_keys(augment_key, batch.frames.shape[0])
+        keys = parallel.example_keys(augment_key, batch.pair.shape[0])
         sample = augment(batch, keys, config.augment, mask_size, train=True)
         gradient = jax.grad(loss, has_aux=True)
         grads, (metrics, batch_stats) = gradient(

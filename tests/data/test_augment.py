@@ -1,5 +1,6 @@
 """Augmentation: flow stays true, colours are the authors', draws are fair."""
 
+import dataclasses
 import types
 
 import cv2
@@ -242,6 +243,21 @@ def test_without_training_the_sample_ignores_the_keys_and_takes_the_centre():
     np.testing.assert_array_equal(one.frames, two.frames)
     centre = batch.frames[:, :, 6:54, 26:74]
     np.testing.assert_allclose(to_levels(one.frames), centre, atol=0.02)
+
+
+def test_features_pass_and_flow_and_targets_are_those_of_the_whole_frame():
+    batch = make_batch(target=True)
+    seen = np.random.default_rng(0).normal(size=(2, 2, 7, 12, 3)).astype(np.float16)
+    held = conventions.Features(seen, seen[..., :1])
+    config = recipe(crop=(56, 93), flip=1.0, scale=(1.0, 1.0))
+    found = run(dataclasses.replace(batch, frames=held), keys(2), config, (7, 12))
+    np.testing.assert_array_equal(found.frames.merge, seen)
+    np.testing.assert_array_equal(found.frames.deep, seen[..., :1])
+    whole = geometry.resize(jnp.asarray(batch.flow_forward), (7, 12))
+    np.testing.assert_allclose(found.flow_forward, whole, atol=1e-4)
+    levels = jnp.asarray(batch.target, jnp.float32)[..., None]
+    target = geometry.resize(levels, (7, 12))[..., 0] / 255
+    np.testing.assert_allclose(found.target, target, atol=1e-5)
 
 
 def test_evaluation_frames_are_only_normalised():

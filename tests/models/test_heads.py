@@ -3,12 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imas_jax.models import heads, layers
+from imas_jax.conventions import Features
+from imas_jax.models import heads
 
 
 def test_dropout_acts_on_whole_channels_of_one_image_and_by_its_key():
     head = heads.ConvHead(1, width=64, dilation=1, dropout=0.5)
-    x = layers.Features(None, jax.random.normal(jax.random.key(0), (2, 4, 4, 2)))
+    x = Features(None, jax.random.normal(jax.random.key(0), (2, 4, 4, 2)))
     variables = jax.jit(lambda: head.init(jax.random.key(1), x, False))()
 
     @jax.jit
@@ -30,6 +31,23 @@ def test_dropout_acts_on_whole_channels_of_one_image_and_by_its_key():
     dropped = ~kept[0].any(axis=(1, 2))
     assert 0.3 < dropped.mean() < 0.7
     assert (dropped[0] != dropped[1]).any()
+
+
+def test_without_dilation_every_pixel_is_judged_by_its_own_features():
+    head = heads.ConvHead(2, width=4, dilation=0)
+    x = jax.random.normal(jax.random.key(0), (1, 3, 4, 5))
+    variables = jax.jit(
+        lambda: head.init(jax.random.key(1), Features(None, x), False)
+    )()
+
+    def outputs(x):
+        return head.apply(variables, Features(None, x), False)
+
+    # Summed: a pixel's own output is all that may move.
+    slope = jax.jit(jax.grad(lambda x: outputs(x)[0, 1, 2].sum()))(x)
+    moved = np.abs(slope).sum(axis=-1)[0] > 0
+    assert moved[1, 2]
+    assert moved.sum() == 1
 
 
 @pytest.mark.parametrize("width", [0, 8])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from imas_jax import geometry
+from imas_jax.conventions import Features
 from imas_jax.models import layers
 
 
@@ -42,19 +43,21 @@ def test_convolution_is_the_sum_over_its_taps(kernel, stride, dilation):
 
 
 @pytest.mark.parametrize("merging", [True, False])
-@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("dilation", [0, 1, 3])
 @pytest.mark.parametrize("channels", [3, 8])  # convolved after and before resizing
 def test_merging_is_resizing_appending_and_convolving(channels, dilation, merging):
     assert 3 < 2 * layers.MANY <= 8
     deep = random((2, 4, 5, channels))
     shallow = random((2, 7, 10, 2), seed=1) if merging else None
-    kernel = random((3, 3, channels + 2 * merging, 2), seed=2)
+    side = 3 if dilation else 1
+    kernel = random((side, side, channels + 2 * merging, 2), seed=2)
     conv = layers.MergingConv(2, dilation)
-    got = conv.apply({"params": {"kernel": kernel}}, layers.Features(shallow, deep))
+    got = conv.apply({"params": {"kernel": kernel}}, Features(shallow, deep))
     x = deep
     if merging:
         x = jnp.concatenate([shallow, geometry.resize(deep, (7, 10))], axis=-1)
-    expected = naive_convolution(np.asarray(x), np.asarray(kernel), 1, dilation)
+    spacing = max(dilation, 1)  # of a single tap: none
+    expected = naive_convolution(np.asarray(x), np.asarray(kernel), 1, spacing)
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 

@@ -151,11 +151,20 @@ def test_weights_are_read_in_every_layout_and_no_others(prefix, tmp_path):
     kernel = read["params"]["blocks_5"]["mlp"]["fc1"]["kernel"]
     name = f"{prefix}blocks.5.mlp.fc1.weight"
     np.testing.assert_array_equal(kernel, tensors[name].T)
+    assert pretrained.identify(tmp_path / "dino.npz") == "vit_s16"
     with pytest.raises(errors.UserError, match="patches of 16") as refusal:
         pretrained.load_backbone(tmp_path / "dino.npz", "vit_s14")
     assert "ls1.gamma: missing" in str(refusal.value)
     with pytest.raises(errors.UserError, match="no ResNet of a known layout"):
         pretrained.load_backbone(tmp_path / "dino.npz", "resnet50")
+
+
+def test_a_file_of_another_network_is_told_for_every_backbone(tmp_path):
+    np.savez(tmp_path / "b.npz", **{"conv1.weight": np.zeros((64, 3, 7, 7))})
+    with pytest.raises(errors.UserError, match="no backbone that is known") as refusal:
+        pretrained.identify(tmp_path / "b.npz")
+    for part in ("resnet50: ", "conv1", "vit_s8: ", "--config.model.width"):
+        assert part in str(refusal.value)
 
 
 def test_a_network_with_registers_is_none_without(tmp_path):

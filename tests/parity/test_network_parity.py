@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch_names
 
-from imas_jax.models import heads, layers, resnet
+from imas_jax.conventions import Features
+from imas_jax.models import heads, resnet
 
 pytestmark = pytest.mark.parity
 
@@ -106,7 +107,7 @@ def test_head_agrees_in_both_modes(item, authors, variables, record):
         return jnp.asarray(torch_names.to_channels_last(x))
 
     inputs = [features(key[:-6]) for key in file if key.endswith("_shape")]
-    x = layers.Features(*inputs if item == "seg_head" else (None, *inputs))
+    x = Features(*inputs if item == "seg_head" else (None, *inputs))
     for mode in ("eval", "train"):
         run = jax.jit(
             lambda tree, x, mode=mode: head.apply(

@@ -98,6 +98,16 @@ def test_online_targets_that_cannot_be_made_are_refused_with_every_reason(config
     checks.check(config, "report")
 
 
+def test_heads_alone_cannot_be_trained_on_what_wants_pixels_or_without_weights(config):
+    config.model.trained, config.data.source = "heads", "tfrecord"
+    config.target.when, config.augment.scale_flow = "online", True
+    message = refused(config)
+    for part in ("model.weights: ''", "data.source: 'tfrecord'", "augment.scale_flow"):
+        assert part in message
+    assert "target.when: 'online'" in message
+    assert "--config.model.trained=all" in message
+
+
 def test_flow_alone_asks_for_no_network(config, tmp_path):
     config.model.weights = str(tmp_path / "lost.pth")
     checks.check(config, "flow")

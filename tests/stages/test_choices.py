@@ -1,6 +1,10 @@
+import dataclasses
+
 import pytest
 
 from configs import _small, davis, video
+from imas_jax.errors import UserError
+from imas_jax.models.segmenter import BACKBONES
 from imas_jax.stages import settle
 from imas_jax.stages.settle import Facts
 
@@ -23,7 +27,7 @@ def test_an_ordinary_clip_gets_what_was_measured(frames):
     _small.network(usual)
     for field in settle.FIELDS:
         section, name = field.split(".")
-        if section in ("model", "discover", "refine"):
+        if section in ("model", "discover", "refine", "predict"):
             measured[section][name] = usual[section][name]
     measured.data.update({"size": (0, 0), "frames": 0})
     measured.flow.update({"gaps": (1, 2, 4), "size": 480})
@@ -134,21 +138,69 @@ def test_where_nothing_is_trained_every_frame_counts():
     assert found["flow.gaps"].reason == "nothing is trained"
 
 
+GIVEN = {"model.weights": "densecl.pth"}
+
+
+def facts_of(backbone, accelerated):
+    held = {"backbone": backbone, "accelerated": accelerated}
+    return dataclasses.replace(ORDINARY, **held)
+
+
 def test_given_weights_choose_their_network_and_the_papers_rates():
-    config, found = chosen(ORDINARY, **{"model.weights": "densecl.pth"})
+    config, found = chosen(facts_of("resnet50", True), **GIVEN)
     paper = davis.get_config()
-    for field in ("backbone", "width", "head_width", "head_dilation"):
+    fields = ("backbone", "width", "head_width", "head_dilation", "output_stride")
+    for field in (*fields, "trained"):
         assert config.model[field] == paper.model[field]
     assert config.discover.learning_rate == paper.discover.learning_rate
     assert config.refine.learning_rate == paper.refine.learning_rate
     assert "densecl.pth" in found["model.backbone"].reason
+    assert "there is an accelerator" in found["model.trained"].reason
 
 
-def test_weights_by_name_choose_the_network_they_are_of():
-    config, found = chosen(ORDINARY, **{"model.weights": "resnet18_imagenet"})
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("resnet18_imagenet", "resnet18"), ("dino_vits16", "vit_s16")],
+)
+def test_weights_by_name_choose_the_network_they_are_of(name, backbone):
+    config = video.get_config()
+    config.model.weights = name
+    assert settle.backbone_of(config) == backbone
+    config, found = chosen(facts_of(backbone, True), **{"model.weights": name})
+    width = BACKBONES[backbone].width
+    assert (config.model.backbone, config.model.width) == (backbone, width)
+    assert found["model.backbone"].reason == f"{name} is given"
+
+
+def test_weights_that_are_nowhere_are_told_before_anything_is_chosen():
+    config = video.get_config()
+    config.model.weights = "dino_vits15"
+    with pytest.raises(UserError, match="no weights have that name"):
+        settle.backbone_of(config)
+    config.model.backbone = "resnet18"  # nothing left to look for
+    assert settle.backbone_of(config) == ""
+
+
+def test_without_an_accelerator_a_light_head_is_trained_on_given_weights():
+    config, found = chosen(facts_of("resnet50", False), **GIVEN)
+    assert config.model.trained == "heads"
+    assert "there is no accelerator" in found["model.trained"].reason
+    assert config.model.head_dilation == 0
+    assert config.discover.learning_rate == settle.SCRATCH["discover.learning_rate"]
+    assert config.predict.short_side == 240
+    # Nothing is frozen where there are no weights, nor where the user says so.
+    assert chosen(ORDINARY)[0].model.trained == "all"
+    config, _ = chosen(facts_of("", False), **GIVEN, **{"model.backbone": "resnet18"})
     assert (config.model.backbone, config.model.width) == ("resnet18", 64)
-    assert found["model.backbone"].reason == "resnet18_imagenet is given"
-    config, found = chosen(ORDINARY, **{"model.weights": "dino_vits16"})
-    wanted = config.model
-    assert (wanted.backbone, wanted.width, wanted.output_stride) == ("vit_s16", 384, 16)
+    whole = {"model.trained": "all"}
+    config, _ = chosen(facts_of("resnet50", False), **GIVEN, **whole)
     assert config.model.head_width == davis.get_config().model.head_width
+
+
+def test_patches_are_seen_larger_and_every_backbone_at_its_own_stride():
+    config, found = chosen(facts_of("vit_s14", False), **GIVEN)
+    assert (config.model.width, config.model.output_stride) == (384, 14)
+    assert config.predict.short_side == 480
+    assert "14 px" in found["predict.short_side"].reason
+    config, _ = chosen(facts_of("vit_s8", False), **GIVEN)
+    assert config.predict.short_side == 240

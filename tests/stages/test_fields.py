@@ -71,7 +71,7 @@ SENSELESS = [
     ("model.output_stride", 7),
     ("predict.batch_size", 0),
     ("predict.crf", "weak_unary:iterations=-1"),
-    ("predict.short_side", -1),
+    ("predict.short_side", -2),
     ("predict.threshold", 1.0),
     ("predict.whole_clip", ""),
     ("predict.whole_clip", "on:pull=2"),

@@ -80,10 +80,13 @@ SET = {
     "model.width": 8,
     "model.head_width": 24,
     "model.head_dilation": 3,
+    "model.output_stride": 16,
+    "model.trained": "all",
     "discover.steps": 7,
     "discover.learning_rate": 0.5,
     "refine.steps": 3,
     "refine.learning_rate": 0.25,
+    "predict.short_side": 96,
 }
 
 

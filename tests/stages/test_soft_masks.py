@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imas_jax import files
 from imas_jax.data import clips
 from imas_jax.errors import UserError
 from imas_jax.report import drawing
@@ -110,7 +111,7 @@ def test_soft_masks_that_are_cut_short_or_another_clips_are_refused(tmp_path):
 def test_a_disk_too_small_is_told_at_the_first_frame(tmp_path, monkeypatch):
     clip = long_video(tmp_path / "clip.avi", 5)
     usage = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr(soft_masks.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="MB for the soft masks of clip"):
         soft_masks.write_all(tmp_path, (clip,), soft_masks.predicted(Half()))
     assert not soft_masks.path(tmp_path, clip).exists()
