@@ -10,7 +10,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
 
 Metrics = dict[str, Array]
+# Variables, the optimiser's state, averaged variables.
+State = tuple[Tree, Any, Tree]
 
 
 def work(run: Run) -> Output:
@@ -89,17 +91,11 @@ def train(
     """
     how = config.evidence
     net = EvidenceNet(tuple(how.widths))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, how.learning_rate, how.warm_up, how.steps, 1e-5
-    )
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=how.weight_decay),
-    )
+    optimizer = make_optimizer(how)
     blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
     variables = net.init(jax.random.key(config.seed), blank, False)
-    state = (variables, optimizer.init(variables["params"]), variables)
-    step = _make_step(net, optimizer, how)
+    state = start(variables, optimizer)
+    step = make_step(net, optimizer, how)
     batches = _batches(trained, config)
     curve, since = [], []
     for number in progress(range(1, how.steps + 1), how.steps, "evidence", "step"):
@@ -151,10 +147,30 @@ def loss(
     return entropy + dice_weight * dice, {"cross_entropy": entropy, "dice": dice}
 
 
-def _make_step(
-    net: EvidenceNet, optimizer: optax.GradientTransformation, how: Any
-) -> Any:
-    """Return the jitted update: (state, batch) -> (state, metrics)."""
+def make_optimizer(how: ConfigDict) -> optax.GradientTransformation:
+    """Build the optimiser of `config.evidence`."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, how.learning_rate, how.warm_up, how.steps, 1e-5
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, weight_decay=how.weight_decay),
+    )
+
+
+def start(variables: Tree, optimizer: optax.GradientTransformation) -> State:
+    """Return the state at step 0, in which no two arrays share memory."""
+    averaged = jax.tree.map(lambda leaf: leaf.copy(), variables)
+    return variables, optimizer.init(variables["params"]), averaged
+
+
+def make_step(
+    net: EvidenceNet, optimizer: optax.GradientTransformation, how: ConfigDict
+) -> Callable[[State, Sequence[Array]], tuple[State, Metrics]]:
+    """Return the jitted update: (state, batch) -> (state, metrics).
+
+    The state's memory is given to the result.
+    """
 
     def objective(params: Tree, stats: Tree, batch: Sequence[Array]) -> Any:
         *observed, share = batch
@@ -167,8 +183,7 @@ def _make_step(
         total, metrics = loss(logit, share, how.dice_weight)
         return total, (changed["batch_stats"], metrics)
 
-    @jax.jit
-    def step(state: Any, batch: Sequence[Array]) -> Any:
+    def step(state: State, batch: Sequence[Array]) -> tuple[State, Metrics]:
         variables, memory, averaged = state
         gradient, (stats, metrics) = jax.grad(objective, has_aux=True)(
             variables["params"], variables["batch_stats"], batch
@@ -186,7 +201,7 @@ def _make_step(
             {"params": mean, "batch_stats": stats},
         ), metrics
 
-    return step
+    return jax.jit(step, donate_argnums=0)
 
 
 def _batches(
