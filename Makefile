@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check parity clean
+.PHONY: demo test check parity cluster clean
 
 demo: $(STAMP)
 	$(BIN)/python -m imas_jax.main --config=configs/demo.py
@@ -14,6 +14,10 @@ test: $(STAMP)
 
 parity: $(STAMP)
 	$(BIN)/python -m pytest tests/parity -m parity
+
+# SLURM, munge and an image's builder are not installed here; what is missing is said.
+cluster: $(STAMP)
+	$(BIN)/python -m pytest tests/cluster -m cluster -rs
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,4 +16,5 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
 : "${1:?usage: sbatch [options] launch/slurm.sh CONFIG [--config.FIELD=VALUE ...]}"
-exec srun --kill-on-bad-exit=1 launch/local.sh "$@" --config.distributed=auto
+exec srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  launch/local.sh "$@" --config.distributed=auto
