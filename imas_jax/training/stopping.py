@@ -5,6 +5,7 @@ stops, the same command continues it.
 """
 
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any, NoReturn
@@ -14,17 +15,34 @@ from absl import logging
 from imas_jax.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Seconds after which a signal is raised again that was lost where nothing can be.
+_AGAIN = 0.01
 
 
 def raise_when_asked() -> None:
     """Let the first signal raise `Stopped` wherever the main thread then is."""
     for number in SIGNALS:
         signal.signal(number, _raise)
+    sys.unraisablehook = _lost
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
     _hear_no_more()
     raise Stopped(number, "stopped; run the same command again: it continues")
+
+
+def _lost(unraisable: Any) -> None:
+    """Raise a signal once more that came while nothing could be raised.
+
+    Python drops exceptions in destructors and in callbacks of the garbage collector,
+    of which JAX has one; the run would go on, and be killed when time is up.
+    """
+    error = unraisable.exc_value
+    if not isinstance(error, Stopped):
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.signal(signal.SIGALRM, lambda *_: _raise(error.number, None))
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
 
 
 def _hear_no_more() -> None:
