@@ -51,7 +51,7 @@ def image(builder, tmp_path_factory):
         if subprocess.run(["buildah", "pull", BASE], capture_output=True).returncode:
             make_base(tmp_path_factory.mktemp("base"))
             options.append("--pull-never")
-        options += ["--layers", "--isolation=chroot"]
+        options.append("--isolation=chroot")
     tell(builder, "build", *options, f"--tag={name}", ".")
     return name
 
