@@ -24,7 +24,7 @@ from imas_jax.stages import (
     settle,
     watch,
 )
-from imas_jax.tools import ablate, each, evidence, score, tune
+from imas_jax.tools import ablate, each, evidence, pretrain, score, tune
 from imas_jax.training import compiled, parallel, together
 
 
@@ -179,13 +179,21 @@ EVERYTHING = (
 )
 _RANKED = ("data", "flow", "align", "predict", "model", "precision")
 
-# Not part of the protocol: run by name, anew each time.
+# Not part of the protocol: run by name, most of them anew each time.
 TOOLS = (
     Stage("tune", (), (*_RANKED, "discover", "refine"), tune.work, repeat=True),
     Stage("score", (), ("data", "flow", "evaluate"), score.work, repeat=True),
     Stage("ablate", (), EVERYTHING, ablate.work, shared=True, repeat=True),
     Stage("each", (), EVERYTHING, each.work, shared=True, repeat=True),
     Stage("evidence", (), ("flow", "seed", "evidence"), evidence.work, repeat=True),
+    Stage(
+        pretrain.NAME,
+        (),
+        pretrain.SECTIONS,
+        pretrain.work,
+        {"images": pretrain.contents},
+        shared=True,
+    ),
 )
 
 

@@ -226,8 +226,8 @@ def window_taps(
     size_in: int,
     size_out: int,
     crop: int,
-    offset: Int[Array, ""],
-    scaled: Int[Array, ""],
+    offset: Num[Array, ""],
+    scaled: Num[Array, ""],
     flip: Bool[Array, ""],
 ) -> tuple[Int[Array, "*o"], Int[Array, "*o"], Float[Array, "*o"]]:
     """Find the two samples, and the second's weight, behind each point of a window.

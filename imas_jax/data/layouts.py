@@ -7,11 +7,13 @@
 | folder | frames right in the root: one clip |
 | video | the root is a file (`video.py`) |
 | videos | video files right in the root, each a clip |
+| images | image files anywhere below the root, each a clip of one frame |
 | auto | video, davis, folder, folders or videos, by what the root looks like |
 """
 
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +26,12 @@ from imas_jax.data import datasets, images
 from imas_jax.data.datasets import Dataset
 
 OF_FILMS = ("video", "videos")  # layouts whose listings name a video file each
+# Folders that published data sets keep ground truth in: no image to learn from.
+ANNOTATED = frozenset(
+    folder.split("/{")[0].split("/")[-1]
+    for dataset in datasets.DATASETS.values()
+    for folder in dataset.truth.folders
+)
 FILMS = (".mp4", ".mov", ".avi", ".webm", ".mkv", ".gif")
 
 
@@ -316,6 +324,30 @@ def _videos(data: ConfigDict, split: str) -> list[Listing]:
     return [Listing(path.stem, (path,)) for path in found]
 
 
+def _images(data: ConfigDict, split: str) -> list[Listing]:
+    """List every image by its path below the root, but for folders of annotations."""
+    del split
+    root = Path(data.root)
+    found = [
+        path
+        for folder, _, names in os.walk(root, followlinks=True)
+        if not ANNOTATED.intersection(Path(folder).relative_to(root).parts)
+        for path in (Path(folder) / name for name in names)
+        if images.is_image(path)
+    ]
+    if not found:
+        raise errors.UserError(
+            f"{root} and the folders below it hold no image",
+            f"files that end in {', '.join(sorted(images.SUFFIXES))}",
+            "check --config.data.root and --config.data.layout",
+        )
+    names = {path: path.relative_to(root).as_posix() for path in found}
+    return [
+        Listing(names[path], (path,))
+        for path in sorted(found, key=lambda path: natural_key(names[path]))
+    ]
+
+
 LAYOUTS: dict[str, Callable[[ConfigDict, str], list[Listing]]] = {
     "davis": _davis,
     "segtrackv2": functools.partial(_published, datasets.SEGTRACKV2),
@@ -325,4 +357,5 @@ LAYOUTS: dict[str, Callable[[ConfigDict, str], list[Listing]]] = {
     "folder": _folder,
     "video": _video,
     "videos": _videos,
+    "images": _images,
 }

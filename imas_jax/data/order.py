@@ -7,14 +7,14 @@ gets the batch of step k.
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int64
 
 from imas_jax import errors
 
-Stage = Literal["discover", "refine"]
+Stage = Literal["discover", "refine", "pretrain"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Order:
         num_pairs: Pairs of an epoch.
         batch_size: Pairs a step, over all processes.
         seed: Not negative.
-        stage: Shuffles stage 2 differently from stage 1.
+        stage: Shuffles each stage differently.
         process_index: Of this process; it gets a contiguous part of every batch.
         process_count: Divides the batch size.
     """
@@ -49,7 +49,7 @@ class Order:
         """Return the pairs of the whole batch of a step."""
         place = step * self.batch_size + np.arange(self.batch_size)
         epoch, within = np.divmod(place, self.num_pairs)
-        key = (self.seed, ("discover", "refine").index(self.stage))
+        key = (self.seed, get_args(Stage).index(self.stage))
         return np.array(
             [
                 _permutation(self.num_pairs, *key, int(e))[i]

@@ -12,6 +12,7 @@ PyPI, cannot read the older format, which RAFT's and MoCo's published files have
 
 import collections
 import io
+import json
 import math
 import pickle
 import struct
@@ -93,6 +94,28 @@ def to_kernel(tensor: np.ndarray) -> np.ndarray:
         return tensor
     order = (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
     return np.ascontiguousarray(tensor.transpose(order))
+
+
+def to_torch(leaf: np.ndarray) -> np.ndarray:
+    """Turn a leaf of ours into torch's layout: what `to_kernel` undoes."""
+    order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(leaf.ndim)
+    return np.ascontiguousarray(leaf if order is None else leaf.transpose(order))
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], about: Mapping[str, Any]
+) -> None:
+    """Write named tensors, whole or not at all; raises as `files.aside` does.
+
+    Args:
+        path: The file.
+        tensors: In torch's layout.
+        about: Plain values that say what they are, kept in the file's header.
+    """
+    # One entry: of several safetensors writes the order as its hash table has it.
+    told = {"imas_jax": json.dumps(about)}
+    with files.aside(path) as draft:
+        safetensors.numpy.save_file(dict(tensors), draft, told)
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

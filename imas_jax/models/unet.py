@@ -5,13 +5,18 @@ accelerator; this net wants a minute. It has the interface of the ResNet backbon
 heads, losses and stages are the same. Its default place is `configs/video.py`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jaxtyping import Array, Float
 
+from imas_jax.conventions import Tree
 from imas_jax.geometry import resize
-from imas_jax.models.backbone import Backbone
+from imas_jax.models import torch_files
+from imas_jax.models.backbone import Backbone, Foreign, Layout, Name
 from imas_jax.models.layers import BatchNorm, Conv
 
 
@@ -61,4 +66,23 @@ def _build(width: int, output_stride: int, axis_name: str | None, dtype: Any) ->
     return UNet(width, dtype, axis_name)
 
 
-UNET = Backbone(_build, width=16, strides=(8,))
+def torch_names(variables: Tree) -> dict[Name, str]:
+    """Return our leaf -> its name in a file; only stage pretrain writes such files."""
+    leaves = traverse_util.flatten_dict(variables)
+    return {name: torch_files.torch_name(name[1:], {}) for name in leaves}
+
+
+def describe(tensors: Mapping[str, np.ndarray], prefix: str) -> str:
+    """Say which U-Net a file seems to hold."""
+    width = (*tensors[f"{prefix}down2_conv.weight"].shape, 0)[0]
+    return f"a U-Net of width {width}"
+
+
+_FOREIGN = Foreign(
+    "U-Net",
+    "down2_conv.weight",
+    (Layout("stage pretrain", ""),),
+    torch_names,
+    describe,
+)
+UNET = Backbone(_build, width=16, strides=(8,), foreign=_FOREIGN)

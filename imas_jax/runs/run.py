@@ -39,6 +39,7 @@ NEUTRAL = {
     "evaluate.baseline",
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("init", "log_every")),
     *(f"{s}.{f}" for s in ("discover", "refine") for f in ("checkpoint_every",)),
+    *(f"pretrain.{f}" for f in ("checkpoint_every", "log_every", "keep_every")),
 }
 
 

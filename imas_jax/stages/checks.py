@@ -21,7 +21,9 @@ from imas_jax.stages import network as stages_network
 from imas_jax.training import parallel
 
 # Stages that need neither a network nor what follows it.
-BEFORE_NETWORK = ("flow", "prepare", "tune", "score", "ablate", "each", "evidence")
+BEFORE_NETWORK = (
+    *("flow", "prepare", "tune", "score", "ablate", "each", "evidence", "pretrain"),
+)
 
 
 def check(config: ConfigDict, goal: str) -> None:

@@ -5,17 +5,14 @@ the weights or the devices is asked where that is known (`checks.py` and the sta
 Where a value is from (paper, RCF or ours) is told in configs/davis.py.
 """
 
-import dataclasses
-import math
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, get_args, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf, whole_clip
 from imas_jax.data import clip_checks, layouts, training_set
-from imas_jax.errors import ProblemList, UserError, suggestion
+from imas_jax.errors import ProblemList, suggestion
 from imas_jax.evaluation import mask_folders
 from imas_jax.flow import estimators
 from imas_jax.losses import LossKind
@@ -24,131 +21,7 @@ from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs import restoring
 from imas_jax.runs.records import flatten
 from imas_jax.stages import align, features, flow_export, inputs, motion, settle
-
-
-@runtime_checkable
-class Rule(Protocol):
-    """Tells what is wrong with a value."""
-
-    def problem(self, value: Any) -> str:
-        """Return what was expected instead, or "" for a sound value."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """A finite number.
-
-    Attributes:
-        interval: E.g. "[0, 1)".
-        whole: Whether only whole numbers are meant.
-        also: Values outside the interval that have a meaning of their own.
-    """
-
-    interval: str
-    whole: bool = False
-    also: tuple[int, ...] = ()
-
-    def problem(self, value: Any) -> str:
-        """Return what was expected instead, or ""."""
-        kinds = (int,) if self.whole else (int, float)
-        if isinstance(value, kinds) and not isinstance(value, bool):
-            if value in self.also or _is_inside(value, self.interval):
-                return ""
-        also = "".join(f"{one} or " for one in self.also)
-        return f"{also}a {'whole ' * self.whole}number in {self.interval}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Word:
-    """One of a few words (or numbers)."""
-
-    words: tuple[str | int, ...]
-
-    def problem(self, value: Any) -> str:
-        """Return what was expected instead, or ""."""
-        # A list has no place among words; True is no 1.
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            if value in self.words:
-                return ""
-        known = [str(word) for word in self.words if word != ""]
-        blank = "'' or " if "" in self.words else ""
-        return f"{blank}one of {', '.join(known)}; {suggestion(value, known)}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """True or False."""
-
-    def problem(self, value: Any) -> str:
-        """Return what was expected instead, or ""."""
-        return "" if isinstance(value, bool) else "True or False"
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A name, a path, a list of them: what it names is looked for where it is used.
-
-    Attributes:
-        blank: Whether it may be empty.
-        read: Raises `UserError` if the text means nothing, or None.
-    """
-
-    blank: bool = True
-    read: Callable[[str], object] | None = None
-
-    def problem(self, value: Any) -> str:
-        """Return what was expected instead, or ""."""
-        if not isinstance(value, str):
-            return "text in quotes"
-        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-            return "text in UTF-8"
-        if value == "~" or value.startswith("~/"):
-            return "the path in full: shells leave ~ alone behind ="
-        if not value.strip():
-            return "" if self.blank and not value else "text that is not empty"
-        if self.read is not None:
-            try:
-                self.read(value)
-            except UserError as error:
-                return f"{error.expected} ({error.found})"
-        return ""
-
-
-RELATIONS: dict[str, Callable[[Sequence[Any]], bool]] = {
-    "no value twice": lambda values: len(set(values)) == len(values),
-    "the lower one first": lambda values: list(values) == sorted(values),
-    "both 0 or neither": lambda values: all(values) or not any(values),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Several:
-    """A tuple of values of one kind.
-
-    Attributes:
-        rule: Of each value.
-        least: How many there must be.
-        most: How many there may be.
-        relation: One of `RELATIONS`, or "".
-    """
-
-    rule: Rule
-    least: int = 0
-    most: float = math.inf
-    relation: str = ""
-
-    def problem(self, value: Any) -> str:
-        """Return what was expected instead, or ""."""
-        few = isinstance(value, list | tuple) and self.least <= len(value) <= self.most
-        if not few:
-            more = "" if self.least == self.most else " or more"
-            return f"a tuple of {self.least}{more}"
-        for one in value:
-            if told := self.rule.problem(one):
-                return f"a tuple, each of it {told}"
-        if self.relation and not RELATIONS[self.relation](value):
-            return self.relation
-        return ""
+from imas_jax.stages.rules import Flag, Number, Rule, Several, Text, Word
 
 
 def check(config: ConfigDict, stages: Sequence[str]) -> None:
@@ -186,14 +59,6 @@ def _is_open(field: str, value: Any) -> bool:
     parts = value if isinstance(value, list) else [value]
     left = bool(parts) and all(part in settle.OPEN for part in parts)
     return left and field in settle.FIELDS
-
-
-def _is_inside(value: float, interval: str) -> bool:
-    """Tell whether a number is finite and in "[low, high)"; brackets as in maths."""
-    low, high = map(float, interval[1:-1].split(","))
-    above = value >= low if interval[0] == "[" else value > low
-    below = value <= high if interval[-1] == "]" else value < high
-    return abs(value) <= sys.float_info.max and above and below
 
 
 _SIDE = f"[{clip_checks.SHORTEST_SIDE}, 16384]"
@@ -384,4 +249,37 @@ TABLE: dict[str, Row] = {
     "evidence.ema": (_BELOW_1, "decay of the averaged parameters"),
     "evidence.dice_weight": (_WEIGHT, "beside cross-entropy"),
     "evidence.log_every": (_RHYTHM, "steps"),
+    "pretrain.steps": (_STEPS, "of training"),
+    "pretrain.batch_size": (_RHYTHM, "images a step over all devices"),
+    "pretrain.groups": (_RHYTHM, "parts of a batch that batch norm sees alone"),
+    "pretrain.learning_rate": (_ABOVE_0, "of SGD at the first step"),
+    "pretrain.weight_decay": (_WEIGHT, "coupled"),
+    "pretrain.momentum": (_SHARE, "of the key encoder's average"),
+    "pretrain.temperature": (_ABOVE_0, "of both losses"),
+    "pretrain.dense_weight": (_SHARE, "of the dense loss; the rest is the global's"),
+    "pretrain.warm_up": (_COUNT, "first steps without the dense loss"),
+    "pretrain.queue": (_RHYTHM, "negatives"),
+    "pretrain.hidden": (_RHYTHM, "width of the heads"),
+    "pretrain.features": (_RHYTHM, "of an embedding"),
+    "pretrain.stage": (
+        Number("[-1, 3]", whole=True),
+        "of the backbone under the heads; -1 is the deepest",
+    ),
+    "pretrain.neighbours": (_COUNT, "frames away the other view may be; 0 is none"),
+    "pretrain.short_side": (Number(_SIDE, whole=True), "of stored frames, pixels"),
+    "pretrain.crop": (Number(_SIDE, whole=True), "side of a view, pixels"),
+    "pretrain.scale": (
+        Several(Number("(0, 1]"), 2, 2, "the lower one first"),
+        "range of a crop's share of the frame",
+    ),
+    "pretrain.jitter": (_SHARE, "probability of other colours"),
+    "pretrain.grey": (_SHARE, "probability of none"),
+    "pretrain.blurred": (_SHARE, "probability of blur"),
+    "pretrain.blur": (
+        Several(_ABOVE_0, 2, 2, "the lower one first"),
+        "range of its sigma, pixels of the view",
+    ),
+    "pretrain.checkpoint_every": (_RHYTHM, "steps"),
+    "pretrain.log_every": (_RHYTHM, "steps"),
+    "pretrain.keep_every": (_COUNT, "steps between weights that stay; 0 is none"),
 }

@@ -29,7 +29,8 @@ from imas_jax.training.watching import NOBODY, Watcher
 # a wait for data is one of theirs too.
 IN_FLIGHT = 2
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+# Of a `TrainState`, or of one with more in it (training/contrast.py), to the same.
+Step = Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
 
 
 def train(

@@ -90,6 +90,24 @@ def device_key(key: jax.Array) -> jax.Array:
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
+def axis_size() -> int:
+    """Return the number of devices, inside a step."""
+    return jax.lax.axis_size(AXIS)
+
+
+def gather(tree: Any) -> Any:
+    """Join the devices' parts of a batch along its first axis, inside a step."""
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, tiled=True), tree)
+
+
+def own_part(tree: Any, count: int) -> Any:
+    """Return this device's `count` examples of a joined batch, inside a step."""
+    first = jax.lax.axis_index(AXIS) * count
+    return jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, first, count, axis=0), tree
+    )
+
+
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
     """Put one copy of a host tree on each device (None: all), on a new first axis.
 
@@ -120,6 +138,11 @@ def send(batch: Any, carried: Any) -> Any:
 def on_each_device(value: int) -> np.ndarray:
     """Return a number for each of this process's devices."""
     return np.full(jax.local_device_count(), value, np.int32)
+
+
+def device_count() -> int:
+    """Return how many devices share a batch, of all processes."""
+    return jax.device_count()
 
 
 def process() -> tuple[int, int]:

@@ -223,9 +223,9 @@ def test_the_authors_whole_network_is_refused_for_another_method(tmp_path):
         pretrained.load_into(small_model(name="amd", pathway="none"), path, "resnet18")
 
 
-def test_weights_for_a_unet_are_refused(tmp_path):
+def test_a_resnets_weights_for_a_unet_are_refused(tmp_path):
     path = save(tmp_path / "densecl", torch_resnet())
-    with pytest.raises(errors.UserError, match="no weights are read for"):
+    with pytest.raises(errors.UserError, match="holds no U-Net of a known layout"):
         pretrained.load_into(small_model(backbone="unet"), path, "unet")
 
 

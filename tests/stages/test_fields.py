@@ -18,7 +18,7 @@ from imas_jax import protocol
 from imas_jax.errors import UserError
 from imas_jax.evaluation import ablations
 from imas_jax.runs.records import flatten
-from imas_jax.stages import fields
+from imas_jax.stages import fields, rules
 
 DAVIS = flatten(davis.get_config())
 NAN, INF = math.nan, math.inf
@@ -121,7 +121,7 @@ def test_a_field_takes_no_value_without_a_meaning(field, value):
 
 def words():
     table = fields.TABLE.items()
-    return [f for f, (rule, _) in table if isinstance(rule, fields.Word)]
+    return [f for f, (rule, _) in table if isinstance(rule, rules.Word)]
 
 
 @pytest.mark.parametrize("field", ["stage", *words()])
