@@ -3,7 +3,7 @@ r"""The motion evidence: what makes the weights in imas_jax/flow.
     python -m imas_jax.main --config=configs/motion.py                  # evidence.npz
     python -m imas_jax.main --config=configs/motion.py \
         --config.flow.estimator=raft --config.flow.weights=raft-small.pth \
-        --config.flow.iterations=12 --config.evidence.clips=CLIPS  # evidence_raft.npz
+        --config.flow.iterations=12 --config.evidence.clips=400  # evidence_raft.npz
 
 Renders clips, estimates their flow, and trains the small network that says what moves
 on its own. Nothing is downloaded and nobody annotated anything: the masks are known
