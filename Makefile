@@ -28,7 +28,7 @@ check: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip<26" "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,tfrecord]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,formats,tfrecord]"
 	touch $@
 
 clean:

@@ -277,7 +277,8 @@ def predict() -> ConfigDict:
             "binarize": "argmax",  # argmax (RCF, final) | threshold
             "threshold": 0.35,  # RCF, with binarize = "threshold"
             "whole_clip": "off",  # as target.whole_clip, on the final masks
-            "soft_masks": False,  # also the network's probabilities, grey PNGs
+            # Of masks; PNG is always written. Further ones: docs/formats.md
+            "formats": ("png",),
             "evidence": 0.0,  # share of the motion evidence in final masks (ours)
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)
         }

@@ -4,22 +4,22 @@ Also its short forms: `imas-jax clip.mp4` and the names of recipes become what a
 flags understand, before anything is parsed.
 """
 
-import difflib
 import logging as python_logging
 import re
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags, logging
-from ml_collections import ConfigDict
 
-from imas_jax.errors import UserError, bullet
+from imas_jax import progress
+from imas_jax.errors import UserError
 from imas_jax.runs import recipes
 
 OWN = "video"  # the recipe of `imas-jax PATH`
+EACH, ALL = "--config.stage=each", "--config.stage=all"
 # Fields by which it is said what is done with several clips.
 WHICH = ("stage", "restore", "data.sequences")
 WORDS = re.compile(r"[A-Za-z_][\w-]*(,[A-Za-z_][\w-]*)*")
@@ -37,6 +37,7 @@ RECIPE is the path of a file, or one of:
 {fields}
   --config.workdir=DIR            where everything is written
   --config.restore=RUN            an earlier run's workdir: its network is used
+  --config.predict.formats=A,B    png, webm_alpha, coco, ...: docs/formats.md
   --config.stage=STAGE            what is to be finished:
 {stages}
 
@@ -59,21 +60,12 @@ class PlainFormatter(python_logging.Formatter):
         return f"{clock} {rank}{record.getMessage()}"
 
 
-def is_for_people(record: python_logging.LogRecord) -> bool:
-    """Tell whether a line is ours, or a library's warning.
-
-    Orbax would otherwise say a dozen lines about every checkpoint.
-    """
-    ours = Path(record.pathname).is_relative_to(Path(__file__).parent)
-    return ours or record.levelno > python_logging.INFO
-
-
 def start_logging() -> None:
     """Show our own lines plainly, and of libraries their warnings."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(PlainFormatter())
-    logging.get_absl_handler().addFilter(is_for_people)
+    logging.get_absl_handler().addFilter(progress.is_for_people)
 
 
 def help_for(arguments: Sequence[str]) -> str | None:
@@ -107,7 +99,7 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
 
     A recipe's name becomes its file, `--NAME VALUE` is joined, words with commas become
     a tuple, and the path of a clip, or of a folder of clips, becomes the flags that it
-    is short for, with a log line that says so.
+    is short for (`told` says so).
 
     Args:
         arguments: The command line without the program.
@@ -118,7 +110,7 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
     """
     recipe = _recipe(arguments)
     config = recipes.load(recipe or OWN)
-    values = _values(config)
+    values = recipes.values_of(config)
     waiting, given, paths = list(arguments), [], []
     while waiting:
         one = waiting.pop(0)
@@ -139,6 +131,20 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
             "see --help; for a start try --config=demo",
         )
     return [*start, *given]
+
+
+def told(typed: Sequence[str], meant: Sequence[str]) -> Iterator[str]:
+    """Say what a path was short for, once it can be logged.
+
+    Args:
+        typed: The command line without the program.
+        meant: What `spelled_out` made of it.
+    """
+    if f"--config={_file(OWN)}" in meant and not _recipe(typed):
+        named = [one for one in meant if not one.startswith("--config=")]
+        yield f"short for {shlex.join(['imas-jax', f'--config={OWN}', *named])}"
+        if EACH in meant and EACH not in typed:
+            yield "several clips: each trains its own network; all one: " + ALL
 
 
 def _recipe(arguments: Sequence[str]) -> str:
@@ -196,15 +202,8 @@ def _of_path(paths: Sequence[str], given: Sequence[str], recipe: str) -> list[st
     name = (whole.stem if whole.is_file() else whole.name) or OWN
     if "config.workdir" not in named:
         meant.append(f"--config.workdir=runs/{name}")
-    clips = _clips(path)
-    if clips > 1 and not named & {f"config.{n}" for n in WHICH}:
-        meant.append("--config.stage=each")
-        logging.info(
-            "%d clips: a network for each, --config.stage=each (all in one: "
-            "--config.stage=all)",
-            clips,
-        )
-    logging.info("short for %s", shlex.join(["imas-jax", *meant]))
+    if _clips(path) > 1 and not named & {f"config.{n}" for n in WHICH}:
+        meant.append(EACH)
     return meant
 
 
@@ -246,31 +245,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     if not named:
         return
     config = recipes.load(named[-1].split("=", 1)[1])
-    known = list(_values(config))
-    problems = []
-    for argument in arguments:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-        if match is None or match[1] in known:
-            continue
-        near = difflib.get_close_matches(match[1], known, n=3, cutoff=0.5)
-        last = match[1].split(".")[-1]
-        near += [k for k in known if k.split(".")[-1] == last and k not in near]
-        hint = f"; did you mean {', '.join(near[:4])}?" if near else ""
-        problems.append(f"config.{match[1]}{hint}")
-    if problems:
-        raise UserError(
-            "no such field:\n" + bullet(problems),
-            "fields of the config file",
-            "correct the name; every field is listed with a comment in "
-            "configs/davis.py",
-        )
-
-
-def _values(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Return sections and fields by their dotted names."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values[prefix + key] = value
-        if isinstance(value, ConfigDict):
-            values |= _values(value, f"{prefix}{key}.")
-    return values
+    given = (re.match(r"--?(?:no)?config\.([^=]+)", one) for one in arguments)
+    recipes.check_known(
+        [match[1] for match in given if match], recipes.values_of(config)
+    )

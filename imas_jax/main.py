@@ -9,7 +9,7 @@ A killed stage goes on when it is run again; finished work is not repeated.
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app
+from absl import app, logging
 from ml_collections import config_flags
 
 from imas_jax import commandline
@@ -44,6 +44,8 @@ def _main(argv: Sequence[str]) -> Callable[[Sequence[str]], None]:
         # Not before: jax need not be loaded to print help or refuse a typo.
         from imas_jax import protocol
 
+        for line in commandline.told(sys.argv[1:], argv[1:]):
+            logging.info("%s", line)
         protocol.run(config.value)
 
     return main

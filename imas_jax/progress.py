@@ -1,8 +1,17 @@
-"""Progress of long work: one live line on a terminal, plain lines in a log."""
+"""Progress of long work: one live line on a terminal, plain lines in a log.
 
+A program that imports this one hears it by a function of its own (`told_to`), and then
+nothing is printed.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import logging as python_logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from absl import logging
@@ -10,6 +19,50 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 LOG_EVERY = 15.0  # seconds between plain lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far some work is.
+
+    Attributes:
+        what: The work, e.g. "flow", "discover", "masks".
+        done: Units done, from 1.
+        total: Units in all.
+        unit: E.g. "pair", "step", "frame".
+        said: What it gave, e.g. "loss 0.41"; mostly "".
+    """
+
+    what: str
+    done: int
+    total: int
+    unit: str
+    said: str = ""
+
+
+Listener = Callable[[Progress], None]
+_LISTENER: contextvars.ContextVar[Listener | None] = contextvars.ContextVar(
+    "listener", default=None
+)
+
+
+@contextlib.contextmanager
+def told_to(listener: Listener) -> Iterator[None]:
+    """Tell a function, in place of people, how far work in this block is."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def is_for_people(record: python_logging.LogRecord) -> bool:
+    """Tell whether a line is ours, or a library's warning.
+
+    Orbax would otherwise say a dozen lines about every checkpoint.
+    """
+    ours = Path(record.pathname).is_relative_to(Path(__file__).parent)
+    return ours or record.levelno > python_logging.INFO
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
@@ -21,6 +74,11 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
         what: Name of the work, e.g. "flow".
         unit: What one item is, e.g. "pair".
     """
+    if (listener := _LISTENER.get()) is not None:
+        for done, item in enumerate(items, start=1):
+            yield item
+            listener(Progress(what, done, total, unit))
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
         return
@@ -100,7 +158,8 @@ class StepLine:
         self._what, self._total, self._first = what, total, first
         self._start = time.monotonic()
         self._bar: tqdm | None = None
-        if sys.stderr.isatty():
+        self._listener = _LISTENER.get()
+        if self._listener is None and sys.stderr.isatty():
             self._bar = tqdm(
                 desc=what, total=total, initial=first, unit="it", dynamic_ncols=True
             )
@@ -113,6 +172,9 @@ class StepLine:
             said: What they gave, e.g. "loss 0.41".
             aside: What is of less interest; a terminal's line leaves it out.
         """
+        if self._listener is not None:
+            self._listener(Progress(self._what, step, self._total, "step", said))
+            return
         if self._bar is not None:
             self._bar.set_postfix_str(said, refresh=False)
             self._bar.update(step - self._bar.n)

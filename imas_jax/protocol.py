@@ -16,6 +16,7 @@ from imas_jax.stages import (
     fields,
     flow,
     inputs,
+    mask_export,
     motion,
     predict,
     prepare,
@@ -160,6 +161,7 @@ STAGES = (
         ("predict", "crf"),
         predict.work,
         {"clips": facts.clips},
+        intact=lambda run: mask_export.is_there(run, inputs.clips(run)),
     ),
     Stage(
         "evaluate",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from imas_jax import commandline, protocol
+from imas_jax import commandline, progress, protocol
 from imas_jax.errors import UserError, last_words
 from imas_jax.runs import recipes, records
 
@@ -133,7 +133,7 @@ def test_a_path_is_short_for_the_recipe_of_ones_own_videos(tmp_path):
 
 @pytest.mark.parametrize("kind", ["films", "folders"])
 def test_each_of_several_clips_trains_its_own_network_and_the_log_says_so(
-    tmp_path, kind, caplog
+    tmp_path, kind
 ):
     for name in ("a", "b"):
         path = tmp_path / "clips" / (f"{name}.mp4" if kind == "films" else name)
@@ -143,9 +143,13 @@ def test_each_of_several_clips_trains_its_own_network_and_the_log_says_so(
         else:
             tiny.write_clip(path, frames=2)
     root, each = str(tmp_path / "clips"), "--config.stage=each"
-    caplog.set_level(logging.INFO)
-    assert each in commandline.spelled_out([root])
-    assert "2 clips: a network for each" in caplog.text
+    meant = commandline.spelled_out([root])
+    assert each in meant
+    first, second = commandline.told([root], meant)
+    assert first.startswith("short for imas-jax --config=video --config.data.root=")
+    assert "--config.workdir=runs/clips" in first
+    assert "each trains its own network" in second
+    assert list(commandline.told(["--config=video"], [VIDEO])) == []
     for given in ("--config.stage=all", "--config.restore=runs/other"):
         assert each not in commandline.spelled_out([root, given])
     assert each not in commandline.spelled_out(
@@ -222,7 +226,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, said, tmp_path):
 def test_libraries_are_heard_only_when_they_warn(path, level, shown):
     number = logging.getLevelName(level)
     record = logging.LogRecord("absl", number, path, 1, "words", None, None)
-    assert commandline.is_for_people(record) is shown
+    assert progress.is_for_people(record) is shown
 
 
 @pytest.mark.parametrize(

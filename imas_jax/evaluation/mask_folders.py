@@ -1,9 +1,9 @@
 """Reads masks that any method left in a folder.
 
-Two layouts: `<sequence>/<frame>.png`, and the authors' flat
-`pred_seg_<sequence>_<frame>_<step>.png`. Four encodings: label numbers (palette PNG, or
-small grey numbers), 0 and 255, and soft masks in 8 or 16 bits. Frames are found by
-name, then by number. Nothing here reads annotations.
+Two layouts: `<sequence>/<frame>.png` (the root may also be one sequence's folder), and
+the authors' flat `pred_seg_<sequence>_<frame>_<step>.png`. Four encodings: label
+numbers (palette PNG, or small grey numbers), 0 and 255, and soft masks in 8 or 16 bits.
+Frames are found by name, then by number. Nothing here reads annotations.
 """
 
 import dataclasses
@@ -135,12 +135,12 @@ def open_masks(
             of the files looked at.
     """
     root = Path(root)
-    files = _find_nested(root) or _find_flat(root)
+    files = _find_nested(root) or _find_flat(root) or _find_bare(root)
     if not files:
         raise errors.UserError(
             f"no masks in {root}" + ("" if root.is_dir() else " (no such folder)"),
             "<sequence>/<frame>.png, or pred_seg_<sequence>_<frame>_<step>.png",
-            "give the folder that holds one folder a sequence",
+            "give the folder that holds one folder a sequence, or one sequence's",
         )
     samples = [path for frames in files.values() for path in _sample(frames)]
     if encoding == "auto":
@@ -226,6 +226,11 @@ def _find_flat(root: Path) -> dict[str, dict[str, Path]]:
         name: {frame: path for frame, (_, path) in frames.items()}
         for name, frames in found.items()
     }
+
+
+def _find_bare(root: Path) -> dict[str, dict[str, Path]]:
+    files = {p.stem: p for p in sorted(root.glob("*")) if _is_mask(p)}
+    return {root.resolve().name: files} if files else {}
 
 
 def _is_mask(path: Path) -> bool:

@@ -7,6 +7,7 @@ name is whole. Nothing here knows where the arrays come from.
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -196,15 +197,27 @@ def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
         path: The file, `.png`; folders are made.
         mask: The object.
     """
+    _save(path, mask_image(mask))
+
+
+def mask_image(mask: Bool[np.ndarray, "h w"]) -> Image.Image:
+    """Return a mask as an indexed picture with DAVIS's colours."""
     image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(davis_palette().tobytes())
-    _save(path, image)
+    return image
 
 
-def write_soft(path: Path, soft: Float[np.ndarray, "h w"]) -> None:
+def write_grey(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
+    """Write a mask as a grey PNG, 0 and 255; folders are made."""
+    _save(path, Image.fromarray(mask.astype(np.uint8) * np.uint8(255)))
+
+
+def write_soft(
+    path: Path, soft: Float[np.ndarray, "h w"], bits: Literal[8, 16] = 8
+) -> None:
     """Write a probability in [0, 1] as a grey PNG; folders are made."""
-    level = np.rint(np.clip(soft, 0, 1) * 255).astype(np.uint8)
-    _save(path, Image.fromarray(level))
+    level = np.rint(np.clip(soft, 0, 1).astype(np.float64) * (2**bits - 1))
+    _save(path, Image.fromarray(level.astype(np.uint8 if bits == 8 else np.uint16)))
 
 
 def davis_palette() -> UInt8[np.ndarray, "256 3"]:

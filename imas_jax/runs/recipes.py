@@ -8,11 +8,13 @@ import ast
 import difflib
 import importlib.util
 import traceback
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from imas_jax.errors import UserError
+from imas_jax.errors import ProblemList, UserError, bullet
 
 FOLDER = Path(__file__).parents[1] / "configs"
 
@@ -91,6 +93,72 @@ def page(argument: str) -> str:
     path, _ = find(argument)
     said = ast.get_docstring(ast.parse(path.read_bytes())) or "(it says nothing)"
     return f"{said}\n\nThe file: {path}"
+
+
+def flat_fields(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `{"section.field": value}` of overrides, which may be nested."""
+    flat: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            flat |= flat_fields(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Set fields, by dotted names or nested; all that cannot be set are told at once.
+
+    Raises:
+        UserError: For unknown fields, with the nearest known ones, and wrong types.
+    """
+    flat, known = flat_fields(overrides), values_of(config)
+    check_known(list(flat), known)
+    problems = ProblemList()
+    for field, value in flat.items():
+        if isinstance(known[field], tuple) and isinstance(value, str):
+            value = (value,)
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError) as error:
+            problems.add(field, f"{value!r} ({error})")
+    problems.raise_if_any(
+        "overrides", "values of the fields' types, as in configs/davis.py", "correct it"
+    )
+
+
+def check_known(fields: Sequence[str], known: Collection[str]) -> None:
+    """Refuse fields that a config does not have, with the nearest that it has.
+
+    Raises:
+        UserError: With all of them.
+    """
+    problems = []
+    for field in fields:
+        if field in known:
+            continue
+        near = difflib.get_close_matches(field, known, n=3, cutoff=0.5)
+        last = field.split(".")[-1]
+        near += [k for k in known if k.split(".")[-1] == last and k not in near]
+        hint = f"; did you mean {', '.join(near[:4])}?" if near else ""
+        problems.append(f"config.{field}{hint}")
+    if problems:
+        raise UserError(
+            "no such field:\n" + bullet(problems),
+            "fields of the config file",
+            "correct the name; every field is listed with a comment in "
+            "configs/davis.py",
+        )
+
+
+def values_of(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Return sections and fields by their dotted names."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        values[prefix + key] = value
+        if isinstance(value, ConfigDict):
+            values |= values_of(value, f"{prefix}{key}.")
+    return values
 
 
 def _line(path: Path, error: Exception) -> str:

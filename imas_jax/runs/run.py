@@ -34,6 +34,7 @@ NEUTRAL = {
     "model.allow_supervised",
     "target.workers",
     "predict.batch_size",
+    "predict.formats",  # more files of the same masks
     # Of stage score, which is done anew each time; stage evaluate reads none of them.
     *(f"evaluate.{f}" for f in ("masks", "encoding", "label", "threshold", "partial")),
     "evaluate.baseline",

@@ -15,6 +15,7 @@ from imas_jax.appearance import crf, whole_clip
 from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.flow import estimators
 from imas_jax.models import imas, pretrained
+from imas_jax.report import exports
 from imas_jax.runs import restoring
 from imas_jax.stages import features, frozen
 from imas_jax.stages import network as stages_network
@@ -48,6 +49,7 @@ def check(config: ConfigDict, goal: str) -> None:
         frozen_backbone,
         shards,
         watchers,
+        formats,
     ]
     if goal in BEFORE_NETWORK:
         wanted = {"flow": [flow], "prepare": [flow, shards]}.get(goal, [])
@@ -208,6 +210,11 @@ def watchers(config: ConfigDict) -> None:
             "the optional extra",
             "pip install 'imas_jax[wandb]', or leave watch.wandb empty",
         )
+
+
+def formats(config: ConfigDict) -> None:
+    """See whether what writes further formats of masks is installed."""
+    exports.check(config.predict.formats)
 
 
 def _done(config: ConfigDict, stage: str) -> bool:

@@ -103,7 +103,7 @@ def watched_jaccard(run: Run, channels: tuple[int, ...]) -> Watched | None:
             whole = to_frame(soft, one.clip.native_size)
             some = [channels] if channels else [(c,) for c in range(soft.shape[-1])]
             size = truth.foreground.shape
-            found = [object_masks.binary(run, whole, s) for s in some]
+            found = [object_masks.binary(run.config.predict, whole, s) for s in some]
             found = [images.resize_mask(mask, size) for mask in found]
             rows.append(
                 [

@@ -18,6 +18,7 @@ from imas_jax.flow import estimators
 from imas_jax.losses import LossKind
 from imas_jax.models import imas, segmenter
 from imas_jax.models.segmenter import BACKBONES
+from imas_jax.report import exports
 from imas_jax.runs import restoring
 from imas_jax.runs.records import flatten
 from imas_jax.stages import align, features, flow_export, inputs, motion, settle
@@ -209,7 +210,10 @@ TABLE: dict[str, Row] = {
     "predict.binarize": (Word(("argmax", "threshold")), "soft masks to binary ones"),
     "predict.threshold": (_BELOW_1, "above it a pixel is object"),
     "predict.whole_clip": (_TOGETHER, "masks agree over the clip"),
-    "predict.soft_masks": (Flag(), "write probabilities too"),
+    "predict.formats": (
+        Several(Word(tuple(exports.FORMATS)), relation="no value twice"),
+        "of masks; PNG is always written",
+    ),
     "predict.evidence": (_SHARE, "of the motion evidence in final masks"),
     "predict.crf": (_CRF, "a CRF preset; '' is none"),
     "evaluate.split": (Text(), "image set to score; '' is every sequence"),

@@ -1,10 +1,13 @@
 """The object's masks of a clip, soft or binary, alone or agreeing over the clip."""
 
-from collections.abc import Iterator
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
+from ml_collections import ConfigDict
 
 from imas_jax.appearance import alignment, crf, whole_clip
 from imas_jax.data import images
@@ -12,8 +15,8 @@ from imas_jax.data.clips import Clip, pairs
 from imas_jax.errors import UserError
 from imas_jax.flow.files import Direction
 from imas_jax.runs.run import Run
-from imas_jax.stages import inputs
-from imas_jax.stages.predictor import to_frame
+from imas_jax.stages import inputs, settle
+from imas_jax.stages.predictor import Predictor, to_frame
 from imas_jax.stages.soft_masks import SoftMasks
 
 NOWHERE = 1e4  # px, both ways: forward and backward disagree, so a cut is not crossed
@@ -80,7 +83,7 @@ def binary_masks(
     if not preset and together == whole_clip.OFF and evidence is None:
         for frame in soft:
             whole = to_frame(frame.astype(np.float32), clip.native_size)
-            yield binary(run, whole, channels)
+            yield binary(run.config.predict, whole, channels)
         return
     found = object_probabilities(run, clip, soft, channels, together)
     size = clip.size if preset else clip.native_size
@@ -96,24 +99,84 @@ def binary_masks(
         yield from (frame > 0.5 for frame in whole)
         return
     pairs = ((clip.read(t), frame) for t, frame in enumerate(whole))
-    results = crf.refine_many(
-        pairs,
-        crf.get_preset(preset),
-        run.config.target.workers,
-        run.config.crf.solver,
-    )
-    for result in results:
-        if clip.size == clip.native_size:
+    yield from _refined(run.config, pairs, preset, clip.native_size)
+
+
+def masks_of_stream(
+    config: ConfigDict,
+    predictor: Predictor,
+    frames: Iterable[UInt8[np.ndarray, "h w 3"]],
+    channels: tuple[int, ...],
+) -> Iterator[Bool[np.ndarray, "h w"]]:
+    """Yield the masks of frames as they come, at their own size, by appearance alone.
+
+    As `binary_masks` without motion evidence, to the bit, for frames that are no clip
+    on disk; a few frames are held at a time.
+
+    Args:
+        config: Its `predict`, `target.workers` and `crf` are read.
+        predictor: The network.
+        frames: Of one size.
+        channels: The object's channels.
+
+    Raises:
+        UserError: If masks are to agree over the whole clip, which no stream has.
+    """
+    if config.predict.whole_clip != whole_clip.OFF:
+        raise UserError(
+            f"predict.whole_clip = {config.predict.whole_clip!r} on a stream of frames",
+            "frames that are seen one by one",
+            "set predict.whole_clip to 'off', or predict a clip on disk: "
+            "--config.restore=RUN",
+        )
+    waiting: collections.deque[tuple[np.ndarray, tuple[int, int]]] = collections.deque()
+
+    def seen() -> Iterator[np.ndarray]:
+        for frame in frames:
+            native = (frame.shape[0], frame.shape[1])
+            small = images.resize(frame, settle.worked_on_at(native))
+            waiting.append((small, native))
+            yield small
+
+    def pairs(soft: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for one in soft:
+            small, _ = waiting.popleft()
+            likely = alignment.object_probability(one, channels)
+            yield small, to_frame(likely[..., None], small.shape[:2])[..., 0]
+
+    # Rounded as `soft_masks` rounds what it stores.
+    soft = (one.astype(np.float16).astype(np.float32) for one in predictor(seen()))
+    first = next(soft, None)
+    if first is None:
+        return
+    every, native = itertools.chain((first,), soft), waiting[0][1]
+    if config.predict.crf:
+        yield from _refined(config, pairs(every), config.predict.crf, native)
+        return
+    for one in every:
+        waiting.popleft()
+        yield binary(config.predict, to_frame(one, native), channels)
+
+
+def _refined(
+    config: ConfigDict,
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]],
+    preset: str,
+    size: tuple[int, int],
+) -> Iterator[Bool[np.ndarray, "h w"]]:
+    """Refine (frame, probability) pairs by the CRF; bring masks to `size`."""
+    solver, workers = config.crf.solver, config.target.workers
+    for result in crf.refine_many(pairs, crf.get_preset(preset), workers, solver):
+        if result.mask.shape == size:
             yield result.mask
         else:
-            yield images.resize(result.probability, clip.native_size) > 0.5
+            yield images.resize(result.probability, size) > 0.5
 
 
 def binary(
-    run: Run, whole: np.ndarray, channels: tuple[int, ...]
+    config: ConfigDict, whole: np.ndarray, channels: tuple[int, ...]
 ) -> Bool[np.ndarray, "h w"]:
-    """Read the object off soft masks as `predict.binarize` says."""
-    config = run.config.predict
+    """Read the object off soft masks as `config.binarize` says (`predict`)."""
     if config.binarize == "threshold":
         return alignment.object_probability(whole, channels) > config.threshold
     return alignment.object_mask(whole, channels)

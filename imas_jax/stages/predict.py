@@ -1,7 +1,8 @@
 """Masks of every frame: soft ones for later stages, one PNG a frame for people.
 
-Two passes over a clip's frames, each in order and one frame at a time: the network's,
-then the one that writes pictures. Memory does not grow with a clip's length.
+Passes over a clip's frames, each in order and one frame at a time: the network's, the
+one that writes PNG masks, and one for further formats. Memory does not grow with a
+clip's length.
 """
 
 import dataclasses
@@ -14,15 +15,20 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from imas_jax.appearance import alignment, whole_clip
+from imas_jax.appearance import whole_clip
 from imas_jax.data.clips import Clip
 from imas_jax.progress import duration, progress
 from imas_jax.report import drawing
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import inputs, motion, network, object_masks, soft_masks
-from imas_jax.stages.predictor import to_frame
-
-SOFT, MASKS, SOFT_PICTURES = "soft", "masks", "soft_masks"
+from imas_jax.stages import (
+    inputs,
+    mask_export,
+    motion,
+    network,
+    object_masks,
+    soft_masks,
+)
+from imas_jax.stages.mask_export import MASKS, SOFT
 
 
 def work(run: Run) -> Output:
@@ -41,6 +47,9 @@ def work(run: Run) -> Output:
     )
     for _ in progress(written, total, "masks to PNG", "frame"):
         pass
+    formats = mask_export.export_all(run, folder, clips, run.config.predict.formats)
+    for name, where in formats.items():
+        logging.info("masks as %s: %s", name, where)
     seconds = time.monotonic() - start
     logging.info(
         "predict: %d frames in %s, %.3g frames/s",
@@ -53,6 +62,7 @@ def work(run: Run) -> Output:
         identity=f"{trained[:16]}-{'+'.join(map(str, channels))}",
         values={
             "masks": str(folder / MASKS),
+            "formats": formats,
             "clips": {clip.name: len(clip.frames) for clip in clips},
             "channels": list(channels),
         },
@@ -95,10 +105,6 @@ def _write_pngs(
     clip = dataclasses.replace(clip, frames=clip.frames[first:])
     soft = soft.rest(first)
     found = object_masks.binary_masks(run, clip, soft, channels, config.crf, evidence)
-    for t, (name, mask) in enumerate(zip(names[first:], found, strict=True)):
-        if config.soft_masks:
-            whole = to_frame(soft[t].astype(np.float32), clip.native_size)
-            probability = alignment.object_probability(whole, channels)
-            drawing.write_soft(folder / SOFT_PICTURES / name, probability)
+    for name, mask in zip(names[first:], found, strict=True):
         drawing.write_mask(folder / MASKS / name, mask)
         yield

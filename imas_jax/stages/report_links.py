@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from imas_jax.report import exports
 from imas_jax.report.document import Link
 from imas_jax.stages import predict
 
@@ -13,7 +14,6 @@ FOLDERS = {
     "report/videos": "overlay video, MP4",
     "report/overlays": "contact sheet, JPEG",
     f"predict/{predict.MASKS}": "masks, PNG",
-    "predict/soft_masks": "soft masks, PNG",
 }
 OURS = predict.SOFT  # what later stages read: no other program does
 
@@ -58,4 +58,5 @@ def _folders(workdir: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted((workdir / "predict").iterdir()):
         known = path.relative_to(workdir).as_posix() in FOLDERS or path.name == OURS
         if path.is_dir() and not known:
-            yield path.name, path
+            written = exports.FORMATS.get(path.name)
+            yield written.what if written else path.name, path

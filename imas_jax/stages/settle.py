@@ -312,12 +312,17 @@ def _network(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
         yield Choice("predict.short_side", SEEN_AT, "as fine as masks have to be")
 
 
+def worked_on_at(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (h, w) that is worked on of a larger or smaller file's."""
+    scale = min(LARGEST / min(size), 1.0)
+    return round(size[0] * scale), round(size[1] * scale)
+
+
 def _size(facts: Facts) -> Choice:
     usual = max(sorted(set(facts.sizes)), key=facts.sizes.count)
     h, w = usual
-    scale = LARGEST / min(h, w)
-    if scale < 1:
-        usual = (round(h * scale), round(w * scale))
+    if min(usual) > LARGEST:
+        usual = worked_on_at(usual)
         reason = f"{w}x{h} is more than is needed; masks are written at {w}x{h}"
     elif len(set(facts.sizes)) > 1:
         reason = "clips of several sizes train together; masks keep each one's own"

@@ -8,7 +8,6 @@ import clip_writer
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from imas_jax import files
 from imas_jax.data import clips
@@ -53,7 +52,6 @@ def long_video(path, count) -> clips.Clip:
 def run_of(folder) -> Run:
     config = clip_writer.config("unused")
     config.workdir = str(folder)
-    config.predict.soft_masks = True
     return Run(config.lock(), ())
 
 
@@ -117,17 +115,6 @@ def test_a_disk_too_small_is_told_at_the_first_frame(tmp_path, monkeypatch):
     assert not soft_masks.path(tmp_path, clip).exists()
 
 
-def test_soft_pictures_are_written_on_request(tmp_path):
-    clip, run = long_video(tmp_path / "clip.avi", 3), run_of(tmp_path)
-    soft_masks.write_all(tmp_path / "soft", (clip,), soft_masks.predicted(Half()))
-    assert len(list(predict._write_pngs(run, tmp_path, clip, (1,)))) == 3
-    with Image.open(tmp_path / "soft_masks/clip/00002.png") as image:
-        grey = np.asarray(image)
-    assert (grey.shape, grey.dtype) == (SIZE, np.uint8)
-    assert grey[:, 0].max() == 0
-    assert abs(int(grey[0, -1]) - round(0.9 * 255)) <= 1
-
-
 def with_crf(run: Run, crf: str) -> Run:
     config = run.config.copy_and_resolve_references().unlock()
     config.predict.crf, config.target.workers = crf, 1
@@ -145,9 +132,6 @@ def test_masks_of_shrunken_frames_are_drawn_at_the_files_own_size(tmp_path, crf)
     blocks = mask.reshape(16, 4, 24, 4)
     staircase = blocks.any(axis=(1, 3)) == blocks.all(axis=(1, 3))
     assert not staircase.all()
-    if not crf:
-        with Image.open(tmp_path / "soft_masks/clip/00001.png") as image:
-            np.testing.assert_array_equal(mask, np.asarray(image) > 127)
 
 
 def test_written_masks_are_scored_as_they_were_written(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_config, write_clip
 
+import imas_jax
 from imas_jax import protocol
 from imas_jax.data import clips
 from imas_jax.evaluation import metrics
@@ -72,6 +73,16 @@ def test_every_frame_gets_a_mask_of_its_size_and_name(finished):
     with Image.open(folder / "00000.png") as image:
         assert image.size == (64, 48)
         assert image.mode == "P"
+
+
+def test_the_network_of_both_stages_gives_a_stream_the_runs_masks(finished):
+    network = imas_jax.load(finished / "run")
+    assert network._last.stage == "refine"
+    folder = finished / "run/predict/masks/clip"
+    written = [np.asarray(Image.open(path)) > 0 for path in sorted(folder.iterdir())]
+    np.testing.assert_array_equal(
+        list(network.segment(finished / "clip")), written, strict=True
+    )
 
 
 def test_the_report_opens_without_a_network(finished):
@@ -142,11 +153,11 @@ def test_a_restored_run_predicts_what_the_run_itself_predicted(finished, tmp_pat
 def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
     write_clip(tmp_path / "other", frames=5, seed=3)
     config = tiny_config(tmp_path / "other", tmp_path / "used")
-    config.restore, config.predict.soft_masks = str(finished / "run"), True
+    config.restore, config.predict.formats = str(finished / "run"), ("png", "soft8")
     Run(restoring.adopt_network(config), protocol.STAGES).make(protocol.LAST)
     stages = {p.name for p in (tmp_path / "used").iterdir()}
     assert stages == {"predict", "evaluate", "report"}
-    for kind in ("masks", "soft_masks"):
+    for kind in ("masks", "soft8"):
         assert len(list((tmp_path / "used/predict" / kind / "other").iterdir())) == 5
     with av.open(str(tmp_path / "used/report/videos/other.mp4")) as film:
         assert film.streams.video[0].codec_context.name == "h264"
