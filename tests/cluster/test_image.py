@@ -1,9 +1,9 @@
-"""The Dockerfile's image is built, and runs a stage in which SIGTERM is heard.
+"""The Dockerfile's image is built, and runs a stage.
 
-Run by `make cluster` where there is docker, podman or buildah. `IMAS_BUILD_OPTIONS`
-are further options of the build, as a proxy's certificate wants them. Where no
-registry can be reached, buildah takes a base that debootstrap makes from Debian's own
-archive (as root).
+Run by `make cluster` where there is docker, podman or buildah (run with buildah 1.28).
+`IMAS_BUILD_OPTIONS` are further options of the build, as for a proxy and its
+certificate. Where no registry can be reached, buildah takes a base that debootstrap
+makes from Debian's own archive (as root).
 """
 
 import os
