@@ -25,9 +25,10 @@ from imas_jax.models import pretrained
 from imas_jax.models.evidence_net import EvidenceNet
 from imas_jax.models.imas import mask_size
 from imas_jax.models.segmenter import BACKBONES
-from imas_jax.stages import explain, features, fit, network, predictor
+from imas_jax.stages import explain, features, fit, frozen, network, predictor
 from imas_jax.tools import evidence as evidence_tool
-from imas_jax.training import loop, online, parallel, steps
+from imas_jax.tools import pretrain
+from imas_jax.training import contrast, loop, online, parallel, steps
 from imas_jax.training import state as states
 
 PLATFORMS = ("cuda", "tpu")
@@ -152,7 +153,7 @@ def config_of(name, precision):
 
 
 def lower_training(config, stage):
-    """Lower a stage's step as the training loop runs it."""
+    """Lower a stage's step."""
     model = network.build_model(config, parallel.AXIS)
     optimizer = network.stage_optimizer(config, stage)
     crop = tuple(config.augment.crop)
@@ -162,18 +163,20 @@ def lower_training(config, stage):
     variables = variables_of(
         network.build_model(config), np.zeros((1, 2, *crop, 3), "f4"), train=False
     )
-    state = jax.eval_shape(
-        lambda v: states.create_state(v, optimizer, 0, 0.9), variables
-    )
+    state = states.create_state(variables, optimizer, 0, 0.9)
+    flow = np.zeros((8, 24, 32, 2), np.float16)
+    target = np.zeros((8, 2, *size), np.uint8) if stage == "refine" else None
+    frames = np.zeros((8, 2, 48, 64, 3), np.uint8)
+    lower_step(step, state, Batch(frames, flow, flow, target, np.arange(8)))
+
+
+def lower_step(step, state, batch):
+    """Lower a per-device step as the training loop runs it."""
     devices = jax.local_device_count()
     carried = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype), state
     )
-    flow = np.zeros((8, 24, 32, 2), np.float16)
-    target = np.zeros((8, 2, *size), np.uint8) if stage == "refine" else None
-    frames = np.zeros((8, 2, 48, 64, 3), np.uint8)
-    batch = parallel.split(Batch(frames, flow, flow, target, np.arange(8)))
-    fed = (batch, parallel.on_each_device(0))
+    fed = (parallel.split(batch), parallel.on_each_device(0))
     parallel.run_on_devices(loop._telling(step))(carried, fed)
 
 
@@ -187,6 +190,36 @@ def test_a_training_step_is_for_accelerators(programs, name, stage, precision):
     check(programs, precision)
     for program in programs[0].values():
         assert program.donated == program.leaves
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_step_of_pretraining_is_for_accelerators(programs, precision):
+    config = config_of("imas", precision)
+    how = config.pretrain
+    how.update({"batch_size": 16, "queue": 32, "hidden": 8, "features": 4, "crop": 32})
+    model = pretrain.encoder(config)
+    variables = variables_of(model, np.zeros((1, 32, 32, 3), "f4"), train=True)
+    optimizer = contrast.make_optimizer(0.1, how.weight_decay)
+    settings = contrast.Settings(0.2, 0.9, 0.5, 0, how.groups)
+    lower_step(
+        contrast.make_step(pretrain.encode_with(model), optimizer, settings, how),
+        contrast.create_state(variables, optimizer, 0, how.queue, how.features),
+        Batch(np.zeros((16, 2, 48, 64, 3), np.uint8), None, None, None, np.arange(16)),
+    )
+    check(programs, precision)
+    for program in programs[0].values():
+        assert program.donated == program.leaves
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_frozen_backbone_is_for_accelerators(programs, tmp_path, precision):
+    config = config_of("imas", precision)
+    config.model.trained = "heads"
+    model = network.build_model(config)
+    variables = variables_of(model, np.zeros((1, 2, 32, 48, 3), "f4"), train=False)
+    see = frozen.open_store(config, tmp_path, model, variables)
+    assert see(np.zeros((48, 64, 3), np.uint8)).deep.dtype == np.float16
+    check(programs, precision)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -243,7 +276,7 @@ def test_the_motion_evidence_is_for_accelerators(programs):
         np.zeros((*size, 2), "f4"),
         np.ones(len(evidence.OFFSETS), "f4"),
     )
-    assert evidence.load()(seen).shape == size
+    assert evidence.load(evidence.weights("dis"))(seen).shape == size
     check(programs)
 
 
@@ -279,7 +312,7 @@ def test_starting_and_explaining_are_for_accelerators(programs, monkeypatch, pre
     variables = network.initial_variables(model, config)
     state = SimpleNamespace(best_variables=variables)
     monkeypatch.setattr(network, "final_state", lambda *what: state)
-    run = SimpleNamespace(config=config, folder=lambda stage: Path(stage))
+    run = SimpleNamespace(config=config, folder=Path, workdir=Path("run"))
     told = explain.Explainer(run, model)._explain(
         variables,
         np.zeros((2, 48, 64, 3), np.uint8),

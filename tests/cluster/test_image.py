@@ -84,9 +84,8 @@ def test_a_stage_runs_in_the_image(builder, image, tmp_path):
     else:
         run = [builder, "run", "--rm", volume, image]
     try:
-        said = tell(*run, *told)
+        tell(*run, *told)
     finally:
         if builder == "buildah":
             tell("buildah", "rm", container)
-    assert "flow: done" in said
     assert (tmp_path / "run/flow/result.json").is_file()
