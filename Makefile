@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check parity cluster clean
+.PHONY: demo test check parity cluster docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m imas_jax.main --config=configs/demo.py
@@ -19,6 +19,9 @@ parity: $(STAMP)
 cluster: $(STAMP)
 	$(BIN)/python -m pytest tests/cluster -m cluster -rs
 
+docs: $(STAMP)
+	$(BIN)/python docs/build.py
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,7 +31,7 @@ check: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip<26" "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,formats,tfrecord]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,docs,formats,tfrecord]"
 	touch $@
 
 clean:
