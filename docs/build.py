@@ -19,8 +19,9 @@ FILES = (
     *("README.md", "PAPER_MAP.md", "CHANGELOG.md", "CONTRIBUTING.md"),
     *("CITATION.cff", "LICENSE", "Makefile", "Dockerfile", "pyproject.toml"),
 )
-FOLDERS = ("docs", "configs", "launch", "benchmarks", "imas_jax", "tests")
-IGNORED = shutil.ignore_patterns("__pycache__", "*.npz", "*.pyc", "golden", "configs")
+FOLDERS = ("docs", "configs", "launch", "benchmarks", "imas_jax")
+# configs is laid out by itself (a link in imas_jax); templates are no pages.
+IGNORED = shutil.ignore_patterns("__pycache__", "*.npz", "configs", "templates")
 CONFIG = "zensical.toml"
 
 
@@ -47,10 +48,8 @@ def lay_out(source: Path) -> None:
     source.mkdir(parents=True)
     for name in FILES:
         shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "configs", source / "configs", ignore=IGNORED)
     for name in FOLDERS:
-        if name != "configs":
-            shutil.copytree(ROOT / name, source / name, ignore=IGNORED)
+        shutil.copytree(ROOT / name, source / name, ignore=IGNORED)
     for script in (source / "docs" / "notebooks").glob("*.py"):
         notebook = jupytext.read(script, fmt="py:percent")
         notebook.metadata.clear()  # no front matter

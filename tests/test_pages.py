@@ -74,4 +74,4 @@ def test_no_link_is_dead(site):
             elif parts.fragment and target in site:
                 if unquote(parts.fragment) not in site[target].ids:
                     dead.append(f"{path.name}: {link}")
-    assert dead == []
+    assert not dead, "\n".join(dead)
