@@ -1,9 +1,9 @@
 """Build the pages: `make docs`, or `python docs/build.py [FOLDER]`.
 
 Pages link to each other and to files of the repository by relative paths. All that may
-be linked to is laid out as it lies here, notebooks become pages, and Zensical builds the
-site (zensical.toml) in build/site, or in FOLDER. A warning is an error. The site loads
-nothing from elsewhere.
+be linked to is laid out as it lies here, notebooks become pages, and Zensical builds
+the site (zensical.toml) in build/site, or in FOLDER. A warning is an error. The site
+loads nothing from elsewhere.
 """
 
 import shutil

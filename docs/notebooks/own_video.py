@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Your own video, from frames to an alpha clip
 #
-# A notebook as a script: run it with `python docs/notebooks/own_video.py`, open it in an editor that
-# knows `# %%` cells, or turn it into a notebook with `jupytext --to ipynb own_video.py`.
-# It learns one clip and writes what moves in it as a film with alpha, a minute or so on
-# two CPU cores.
+# A notebook as a script: run it with `python docs/notebooks/own_video.py`, open it in
+# an editor that knows `# %%` cells, or turn it into a notebook with `jupytext --to
+# ipynb own_video.py`. It learns one clip and writes what moves in it as a film with
+# alpha, a minute or so on two CPU cores.
 
 # %% tags=["parameters"]
 CLIP = ""  # a video file or a folder of frames; "" renders one of the demo's
@@ -37,7 +37,8 @@ import imas_jax
 # %% [markdown]
 # ## The frames
 #
-# The rendered clip has exact masks, so that the result can be scored below; yours need none.
+# The rendered clip has exact masks, so that the result can be scored below; yours
+# need none.
 
 # %%
 annotations = None
@@ -52,9 +53,9 @@ if not CLIP:
 # %% [markdown]
 # ## Masks
 #
-# `segment` trains a network on this clip alone. It says what it does to the function given as
-# `progress`, and chooses what the recipe leaves open: `logging` tells with reasons. Interrupt it
-# and run the cell again: it goes on.
+# `segment` trains a network on this clip alone. It says what it does to the function
+# given as `progress`, and chooses what the recipe leaves open: `logging` tells with
+# reasons. Interrupt it and run the cell again: it goes on.
 
 # %%
 heard = {}
@@ -75,8 +76,9 @@ result = imas_jax.segment(
 heard
 
 # %% [markdown]
-# `result.masks` reads a mask when it is asked for: bool `(h, w)` at the clip's own size. How much of
-# each frame is object, in percent: frames that fall out of line are worth a look.
+# `result.masks` reads a mask when it is asked for: bool `(h, w)` at the clip's own
+# size. How much of each frame is object, in percent: frames that fall out of line are
+# worth a look.
 
 # %%
 shares = [100 * mask.mean() for mask in result.masks]
@@ -94,15 +96,16 @@ score
 # %% [markdown]
 # ## Files
 #
-# All formats: [formats](../formats.md). A film with alpha is laid over anything by a browser or an
-# editing program.
+# All formats: [formats](../formats.md). A film with alpha is laid over anything by a
+# browser or an editing program.
 
 # %%
 saved = result.save(OUT, ["png", "webm_alpha", "gif"])
 saved
 
 # %% [markdown]
-# The film read back, over green. `libvpx-vp9` is named because FFmpeg's own decoder ignores alpha.
+# The film read back, over green. `libvpx-vp9` is named because FFmpeg's own decoder
+# ignores alpha.
 
 # %%
 film = next(path for path in Path(OUT).rglob("*.webm"))
@@ -124,8 +127,8 @@ Image.fromarray(over_green)
 # %% [markdown]
 # ## Other frames
 #
-# The network stays. On frames as they come it finds the same object by appearance alone, without
-# flow and motion evidence. Here: a picture of the clip, mirrored.
+# The network stays. On frames as they come it finds the same object by appearance
+# alone, without flow and motion evidence. Here: a picture of the clip, mirrored.
 
 # %%
 network = imas_jax.load(result.workdir)

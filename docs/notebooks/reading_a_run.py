@@ -13,12 +13,12 @@
 # %% [markdown]
 # # Reading a run, and trying a loss
 #
-# What a run leaves behind: curves, channels, flow and what the network makes of it; then a
-# loss of your own on one frame of it, without changing the project. A notebook as a script:
-# `python docs/notebooks/reading_a_run.py`, or `jupytext --to ipynb`.
+# What a run leaves behind: curves, channels, flow and what the network makes of it;
+# then a loss of your own on one frame of it, without changing the project. A notebook
+# as a script: `python docs/notebooks/reading_a_run.py`, or `jupytext --to ipynb`.
 #
-# `configs/video.py` learns from motion evidence, without a motion loss; here it is switched to the
-# paper's way, so that there is a reconstruction of flow to look at.
+# `configs/video.py` learns from motion evidence, without a motion loss; here it is
+# switched to the paper's way, so that there is a reconstruction of flow to look at.
 
 # %% tags=["parameters"]
 CLIP = ""  # a video file or a folder of frames; "" renders one of the demo's
@@ -56,11 +56,15 @@ if not CLIP:
 # %% [markdown]
 # ## The run
 #
-# `protocol.run` is what the command line calls: it finishes stage `predict`, and whatever that
-# needs, in the workdir. What is finished is only opened.
+# `protocol.run` is what the command line calls: it finishes stage `predict`, and
+# whatever that needs, in the workdir. What is finished is only opened.
 
 # %%
-config = recipes.load(RECIPE) if isinstance(RECIPE, str) else RECIPE.copy_and_resolve_references()
+config = (
+    recipes.load(RECIPE)
+    if isinstance(RECIPE, str)
+    else RECIPE.copy_and_resolve_references()
+)
 config.unlock().update_from_flattened_dict(OVERRIDES)
 config.data.root, config.workdir = str(CLIP), str(Path(WORKDIR) / "run")
 config.stage = "predict"
@@ -69,7 +73,8 @@ run = protocol.run(config)
 sorted(path.name for path in run.workdir.iterdir())
 
 # %% [markdown]
-# Every stage says in `result.json` what it made, from what, how long it took, and with which versions.
+# Every stage says in `result.json` what it made, from what, how long it took, and
+# with which versions.
 
 # %%
 told = json.loads((run.workdir / "align" / "result.json").read_text())
@@ -78,8 +83,9 @@ told["outputs"]["channels"], told["outputs"]["scores"]
 # %% [markdown]
 # ## Curves
 #
-# `metrics.jsonl` has a record a step. A loss that falls and then stands still is what to expect;
-# one that never falls wants another learning rate, one that jumps a lower one.
+# `metrics.jsonl` has a record a step. A loss that falls and then stands still is what
+# to expect; one that never falls wants another learning rate, one that jumps a lower
+# one.
 
 # %%
 STYLE = (
@@ -112,9 +118,10 @@ Drawn(STYLE + "".join(panels))
 # %% [markdown]
 # ## Channels
 #
-# Soft masks after stage 1 and stage 2. Every channel has a colour; the one that `align` chose is
-# on the right, as a probability. A channel that is empty everywhere was not needed; an object that is
-# spread over two channels is what `align.largest=2` is for.
+# Soft masks after stage 1 and stage 2. Every channel has a colour; the one that
+# `align` chose is on the right, as a probability. A channel that is empty everywhere
+# was not needed; an object that is spread over two channels is what `align.largest=2`
+# is for.
 
 # %%
 channels = told["outputs"]["channels"]
@@ -130,12 +137,15 @@ Image.fromarray(drawing.contact_sheet(rows, columns=3))
 # %% [markdown]
 # ## Flow, reconstructed and residual
 #
-# What the network is trained to explain: flow (less the camera's, where the recipe takes it off),
-# clamped. The reconstruction is one vector a channel and the residual, which is bounded by
-# `model.residual_bound`. A residual that shows the object's outline means that the masks do not.
+# What the network is trained to explain: flow (less the camera's, where the recipe
+# takes it off), clamped. The reconstruction is one vector a channel and the residual,
+# which is bounded by `model.residual_bound`. A residual that shows the object's
+# outline means that the masks do not.
 
 # %%
-field = motion_baseline.field_of_frame(inputs.flow(run), clip, FRAME, run.config.flow.gaps[0])
+field = motion_baseline.field_of_frame(
+    inputs.flow(run), clip, FRAME, run.config.flow.gaps[0]
+)
 explained = explain.explainer(run)(clip, field)
 fastest = float(np.linalg.norm(explained.target, axis=-1).max())
 Image.fromarray(
@@ -157,8 +167,8 @@ largest = np.abs(explained.residual).max()
 # %% [markdown]
 # ## Trying a loss
 #
-# Masks of this one frame, free of any network, that explain its flow by one vector each. The losses are
-# pure functions: the project's, and one of yours.
+# Masks of this one frame, free of any network, that explain its flow by one vector
+# each. The losses are pure functions: the project's, and one of yours.
 
 
 # %%
@@ -204,9 +214,10 @@ Image.fromarray(
 )
 
 # %% [markdown]
-# One scale for all three: the mean error in pixels of what their masks explain. What is
-# better here, on one frame and without a network, need not be better in training: put it into
-# `imas_jax/losses.py` ([CONTRIBUTING](../../CONTRIBUTING.md)) and compare runs over clips and seeds.
+# One scale for all three: the mean error in pixels of what their masks explain. What
+# is better here, on one frame and without a network, need not be better in training:
+# put it into `imas_jax/losses.py` ([CONTRIBUTING](../../CONTRIBUTING.md)) and compare
+# runs over clips and seeds.
 
 # %%
 errors = {
