@@ -60,10 +60,8 @@ def test_own_video_ends_in_a_film_with_alpha(made):
 @pytest.mark.slow
 def test_reading_a_run_explains_flow_and_tries_losses(made):
     _, parameters = made
-    names = execute("reading_a_run", **parameters, UPDATES=30)
+    names = execute("reading_a_run", **parameters, UPDATES=100)
     assert len(names["panels"]) == 1  # no stage 2
     assert names["explained"].target.shape == names["explained"].residual.shape
-    # Masks that were learned explain the flow better than none at all.
-    start = float(np.abs(np.asarray(names["target"])).mean())
-    assert 0 < names["errors"]["l1"] < start
-    assert set(names["errors"]) == {"l1", "robust", "charbonnier"}
+    assert set(names["errors"]) == {"l1", "robust", "charbonnier", "none"}
+    assert 0 < names["errors"]["l1"] < 0.8 * names["errors"]["none"]

@@ -63,7 +63,8 @@ def test_every_config_exists(name):
 
 
 def pages():
-    return [ROOT / "README.md", ROOT / "PAPER_MAP.md", *(ROOT / "docs").glob("*.md")]
+    top = ("README.md", "PAPER_MAP.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    return [*(ROOT / name for name in top), *(ROOT / "docs").glob("*.md")]
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)

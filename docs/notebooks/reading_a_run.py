@@ -199,22 +199,23 @@ def masks_for(distance, seed: int = 0):
 
     size = (*target.shape[:3], 2)
     logits = 0.1 * jax.random.normal(jax.random.key(seed), size)
-    step = jax.jit(lambda x: x - 0.1 * x.size * jax.grad(loss)(x))
+    step = jax.jit(lambda x: x - x.size * jax.grad(loss)(x))
     for _ in range(UPDATES):
         logits = step(logits)
     return jax.nn.softmax(logits)[0]
 
 
 found = {name: np.asarray(masks_for(distance)) for name, distance in TRIED.items()}
+found["none"] = np.full_like(found["l1"], 0.5)  # one vector for the whole frame
 Image.fromarray(
     drawing.contact_sheet(
         [drawing.label(drawing.mask_channels(m), name) for name, m in found.items()],
-        columns=3,
+        columns=4,
     )
 )
 
 # %% [markdown]
-# One scale for all three: the mean error in pixels of what their masks explain. What
+# One scale for all: the mean error in pixels of what their masks explain. What
 # is better here, on one frame and without a network, need not be better in training:
 # put it into `imas_jax/losses.py` ([CONTRIBUTING](../../CONTRIBUTING.md)) and compare
 # runs over clips and seeds.
