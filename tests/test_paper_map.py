@@ -63,7 +63,7 @@ def test_every_config_exists(name):
 
 
 def pages():
-    top = ("README.md", "PAPER_MAP.md", "CONTRIBUTING.md", "CHANGELOG.md")
+    top = ("README.md", "PAPER_MAP.md", "CONTRIBUTING.md")
     return [*(ROOT / name for name in top), *(ROOT / "docs").glob("*.md")]
 
 
