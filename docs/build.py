@@ -52,7 +52,8 @@ def lay_out(source: Path) -> None:
         shutil.copytree(ROOT / name, source / name, ignore=IGNORED)
     for script in (source / "docs" / "notebooks").glob("*.py"):
         notebook = jupytext.read(script, fmt="py:percent")
-        notebook.metadata.clear()  # no front matter
+        for one in (notebook, *notebook.cells):
+            one.metadata.clear()  # no front matter, no tags on fences
         jupytext.write(notebook, script.with_suffix(".md"), fmt="md")
 
 

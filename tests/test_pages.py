@@ -49,6 +49,11 @@ def test_every_page_is_there(site):
     assert {"index", "PAPER_MAP", "CHANGELOG", "own_video"} <= built
 
 
+def test_every_block_of_code_is_one(site):
+    broken = [path.name for path in site if "```" in path.read_text()]
+    assert broken == []
+
+
 def test_pages_load_nothing_from_elsewhere(site):
     loads = {one for page in site.values() for one in page.loads}
     assert loads  # or nothing was looked at
