@@ -81,7 +81,7 @@ heard
 # worth a look.
 
 # %%
-shares = [100 * mask.mean() for mask in result.masks]
+shares = [100 * float(mask.mean()) for mask in result.masks]
 [round(share, 1) for share in shares]
 
 # %% [markdown]
@@ -128,7 +128,8 @@ Image.fromarray(over_green)
 # ## Other frames
 #
 # The network stays. On frames as they come it finds the same object by appearance
-# alone, without flow and motion evidence. Here: a picture of the clip, mirrored.
+# alone, without flow and motion evidence. Here: two of the cut-outs, mirrored, before a
+# black that it has never seen.
 
 # %%
 network = imas_jax.load(result.workdir)
