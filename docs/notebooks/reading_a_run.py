@@ -126,12 +126,12 @@ Drawn(STYLE + "".join(panels))
 # %%
 channels = told["outputs"]["channels"]
 image = clip.read(FRAME)
-rows = [image]
+rows = []
 for folder in (run.folder("align"), run.workdir / "predict"):
     soft = soft_masks.read(folder / "soft", clip)[FRAME].astype(np.float32)
     whole = predictor.to_frame(soft, clip.size)
     chosen = whole[..., channels].sum(axis=-1)
-    rows += [drawing.mask_channels(whole), drawing.grey(chosen)]
+    rows += [image, drawing.mask_channels(whole), drawing.grey(chosen)]
 Image.fromarray(drawing.contact_sheet(rows, columns=3))
 
 # %% [markdown]
@@ -148,16 +148,13 @@ field = motion_baseline.field_of_frame(
 )
 explained = explain.explainer(run)(clip, field)
 fastest = float(np.linalg.norm(explained.target, axis=-1).max())
-Image.fromarray(
-    drawing.contact_sheet(
-        [
-            drawing.flow_to_color(explained.target, fastest),
-            drawing.flow_to_color(explained.reconstruction, fastest),
-            drawing.flow_to_color(explained.residual),
-        ],
-        columns=3,
-    )
-)
+shown = [
+    drawing.flow_to_color(explained.target, fastest),
+    drawing.flow_to_color(explained.reconstruction, fastest),
+    drawing.flow_to_color(explained.residual),
+]
+shown = [drawing.fit_width(picture, 320) for picture in shown]
+Image.fromarray(drawing.contact_sheet(shown, columns=3))
 
 # %%
 missed = np.abs(explained.target - explained.reconstruction).mean()
