@@ -74,9 +74,10 @@ def finished(tmp_path_factory):
     root = tmp_path_factory.mktemp("api")
     truth = tiny.write_clip(root / "clip", FRAMES)
     call = {"config": recipe(), "workdir": root / "run"}
+    before = signal.getsignal(signal.SIGINT)
     with silence(), pytest.raises(imas_jax.Stopped, match="step 3 of 6, which is s"):
         imas_jax.segment(root / "clip", progress=interrupt, **call)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     heard, words = [], Words()
     logging.getLogger("imas_jax").addHandler(words)
     logging.getLogger("imas_jax").setLevel(logging.INFO)
