@@ -141,7 +141,8 @@ def told(typed: Sequence[str], meant: Sequence[str]) -> Iterator[str]:
         meant: What `spelled_out` made of it.
     """
     if f"--config={_file(OWN)}" in meant and not _recipe(typed):
-        named = [one for one in meant if not one.startswith("--config=")]
+        given = {one.partition("=")[0] for one in (*typed, "--config")}
+        named = [one for one in meant if one.partition("=")[0] not in given]
         yield f"short for {shlex.join(['imas-jax', f'--config={OWN}', *named])}"
         if EACH in meant and EACH not in typed:
             yield "several clips: each trains its own network; all one: " + ALL
