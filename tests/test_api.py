@@ -257,6 +257,7 @@ def test_a_stream_is_taken_as_masks_are_asked_for_in_flat_memory(finished):
     assert peak < 5_000_000 < count * 144 * 192 * 3 / 8
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_stream_that_fails_midway_has_given_what_came_before(finished):
     root = finished[0]
     frames = frames_of(root)

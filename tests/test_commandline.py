@@ -50,7 +50,7 @@ def test_all_misspelt_fields_are_told_at_once():
 
 @pytest.mark.parametrize("named", ["davi", "configs/davi.py"])
 def test_a_recipe_that_is_not_there_lists_those_that_are(named):
-    with pytest.raises(UserError, match=r"demo, evaluate(.|\n)*mean davis\?"):
+    with pytest.raises(UserError, match=r"one of ablation(.|\n)*mean davis\?"):
         commandline.check_overrides([f"--config={named}"])
 
 
