@@ -13,7 +13,7 @@ The recipe is the authors' for ImageNet (Wang et al., CVPR 2021; densecl_imagene
 of their code): ResNet-50, 200 epochs, batch 256, eight GPUs for days. For other data
 set `pretrain.steps` (their COCO recipe: 800 epochs at a learning rate of 0.3).
 
-`--config=configs/densecl.py:small` is ours: a ResNet-18 on some thousand frames, hours
+`--config=configs/densecl.py:small` is ours: a ResNet-18 on some thousand frames, minutes
 of two CPU cores. What it gives: benchmarks/results/label_propagation.md. More:
 docs/pretraining.md.
 """
@@ -43,7 +43,7 @@ def _small(config: ConfigDict) -> None:
     config.model.backbone = "resnet18"
     config.pretrain.update(
         {
-            "steps": 800,  # what was measured; more should be better
+            "steps": 800,  # what was measured: six epochs of 2,079 frames
             "batch_size": 16,
             "groups": 2,
             "queue": 512,  # of few clips more would be mostly the same scenes
