@@ -13,8 +13,8 @@ The recipe is the authors' for ImageNet (Wang et al., CVPR 2021; densecl_imagene
 of their code): ResNet-50, 200 epochs, batch 256, eight GPUs for days. For other data
 set `pretrain.steps` (their COCO recipe: 800 epochs at a learning rate of 0.3).
 
-`--config=configs/densecl.py:small` is ours: a ResNet-18 on some thousand frames, minutes
-of two CPU cores. What it gives: benchmarks/results/label_propagation.md. More:
+`--config=configs/densecl.py:small` is ours: a ResNet-18 on some thousand frames, in
+minutes of two CPU cores. What it gives: benchmarks/results/label_propagation.md. More:
 docs/pretraining.md.
 """
 
