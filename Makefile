@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check parity cluster docs clean
+.PHONY: demo told test check parity cluster docs clean
 
-demo: $(STAMP)
+demo: told $(STAMP)
 	$(BIN)/python -m imas_jax.main --config=configs/demo.py
+
+told:
+	@echo "demo: installs into $(VENV) unless that is done (a minute or two), renders five clips,"
+	@echo "learns them, and scores the masks: some 3 minutes on two CPU cores."
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
