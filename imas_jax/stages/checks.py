@@ -5,7 +5,9 @@ found. Fields alone are checked before (`fields.py`), data by the stages that re
 """
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,15 +151,13 @@ def frozen_backbone(config: ConfigDict) -> None:
     problems = ProblemList()
     if not (config.model.weights or config.discover.init or _done(config, "discover")):
         problems.add("model.weights", "'', so that the backbone is random")
-    for field, wanted in (
-        ("model.name", "imas"),
-        ("data.source", "memory"),
-        ("target.when", "between"),
-        ("augment.scale_flow", False),
-    ):
-        section, name = field.split(".")
-        if config[section][name] != wanted:
-            problems.add(field, f"{config[section][name]!r}, not {wanted!r}")
+    wanted = {
+        "model.name": "imas",
+        "data.source": "memory",
+        "target.when": "between",
+        "augment.scale_flow": False,
+    }
+    _want(config, wanted, problems)
     problems.raise_if_any(
         "model.trained = 'heads'",
         "a backbone with weights, and nothing that asks for the pixels it saw",
@@ -186,15 +186,13 @@ def online_targets(config: ConfigDict) -> None:
     problems = ProblemList()
     if config.refine.ema == 0:
         problems.add("refine.ema", "0, so that there is no teacher (RCF: 0.999)")
-    for field, wanted in (
-        ("target.resolution", "mask"),
-        ("target.whole_clip", whole_clip.OFF),
-        ("target.semantic_constraint", False),
-        ("crf.solver", "lattice"),
-    ):
-        section, name = field.split(".")
-        if config[section][name] != wanted:
-            problems.add(field, f"{config[section][name]!r}, not {wanted!r}")
+    wanted = {
+        "target.resolution": "mask",
+        "target.whole_clip": whole_clip.OFF,
+        "target.semantic_constraint": False,
+        "crf.solver": "lattice",
+    }
+    _want(config, wanted, problems)
     problems.raise_if_any(
         "target.when = 'online'",
         "a teacher, and a CRF alone at mask resolution",
@@ -222,3 +220,11 @@ def _done(config: ConfigDict, stage: str) -> bool:
     if restoring.brought_in(config, stage):
         return True
     return (Path(config.workdir) / stage / "result.json").is_file()
+
+
+def _want(config: ConfigDict, wanted: Mapping[str, Any], problems: ProblemList) -> None:
+    """Add each field that has another value than the one wanted."""
+    for field, value in wanted.items():
+        section, name = field.split(".")
+        if config[section][name] != value:
+            problems.add(field, f"{config[section][name]!r}, not {value!r}")

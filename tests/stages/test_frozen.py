@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
+from killer import Killed, Killer
 from tiny import tiny_config, write_clip
 
 from imas_jax import errors, files, protocol
@@ -18,7 +19,6 @@ from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 from imas_jax.stages import discover, features, fit, frozen, network, predictor
 from imas_jax.training import state as states
-from imas_jax.training.watching import Nobody
 
 FRAMES = 8
 
@@ -199,17 +199,6 @@ def test_what_is_frozen_is_neither_optimised_nor_averaged_nor_lost():
         assert jax.tree.structure(whole) == jax.tree.structure(variables)
         equal(whole, variables)
     assert states.create_state(variables, optax.adam(1.0), 0, 0.0).frozen is None
-
-
-class Killed(Exception):
-    """Ends a run in the middle, as a kill does."""
-
-
-class Killer(Nobody):
-    def wants(self, step):
-        if step == 3:
-            raise Killed
-        return False
 
 
 @pytest.fixture(scope="module")

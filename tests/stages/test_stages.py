@@ -7,6 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from killer import Killed, Killer
 from PIL import Image
 from tiny import tiny_config, write_clip
 
@@ -17,7 +18,6 @@ from imas_jax.evaluation import metrics
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
 from imas_jax.stages import network, refine
-from imas_jax.training.watching import Nobody
 
 pytestmark = pytest.mark.slow
 
@@ -162,17 +162,6 @@ def test_a_restored_run_on_a_new_video_only_predicts(finished, tmp_path):
     with av.open(str(tmp_path / "used/report/videos/other.mp4")) as film:
         assert film.streams.video[0].codec_context.name == "h264"
         assert len(list(film.decode(video=0))) == 5
-
-
-class Killed(Exception):
-    """Ends a run in the middle, as a kill does."""
-
-
-class Killer(Nobody):
-    def wants(self, step):
-        if step == 3:
-            raise Killed
-        return False
 
 
 def test_targets_made_while_training_survive_a_kill(finished, tmp_path):
