@@ -231,9 +231,6 @@ def target() -> ConfigDict:
             # version): of every batch, from the masks of the averaged network
             "when": "between",
             "resolution": "mask",  # mask (paper): where the CRF runs | frame
-            # off (paper) | on | on:passes=8,colour=1,...: masks agree along the flow
-            # and in colour over the clip before the CRF (appearance/whole_clip.py)
-            "whole_clip": "off",
             # Equation 12. Its features are align.features; auto wants align.weights.
             "semantic_constraint": False,
             "dilation": 3,  # 3 on DAVIS16, 7 on STv2 and FBMS59 (paper)
@@ -276,11 +273,15 @@ def predict() -> ConfigDict:
             "flip": False,  # average with the mirrored frame's masks (ours: off)
             "binarize": "argmax",  # argmax (RCF, final) | threshold
             "threshold": 0.35,  # RCF, with binarize = "threshold"
-            "whole_clip": "off",  # as target.whole_clip, on the final masks
             # Of masks; PNG is always written. Further ones: docs/formats.md
             "formats": ("png",),
             "evidence": 0.0,  # share of the motion evidence in final masks (ours)
+            # Share of what neighbours say that a step along the flow leaves, where the
+            # evidence has its share (ours, flow/steady.py)
+            "steady": 0.0,
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)
+            # IoU with the mask before it below which a frame has no CRF (ours)
+            "crf_agreement": 0.0,
         }
     )
 

@@ -328,7 +328,7 @@ class Network:
         noted, known = self.workdir / "predict" / "config.json", records.flatten(config)
         told = records.read_json(noted, "config")["config"] if noted.is_file() else {}
         ours = {k: v for k, v in told.items() if k in known and _is_of_masks(k)}
-        config.update_from_flattened_dict(ours | {"predict.whole_clip": "off"})
+        config.update_from_flattened_dict(ours)
         flat = recipes.flat_fields(overrides or {})
         if others := [field for field in flat if not _is_of_masks(field)]:
             raise UserError(

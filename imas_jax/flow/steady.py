@@ -39,7 +39,7 @@ class Entry:
 
 
 def steady(
-    entries: Iterable[Entry], gap: int = 1
+    entries: Iterable[Entry], gap: int = 1, kept: float = KEPT
 ) -> Iterator[Float[np.ndarray, "h w"]]:
     """Yield the steadied probabilities of a shot's frames, in order.
 
@@ -48,26 +48,27 @@ def steady(
     Args:
         entries: Of every frame, in order.
         gap: Frames that motion spans; every `gap`-th frame hears of another.
+        kept: Share of the weight that a step leaves, in [0, 1].
     """
     held: deque[tuple[Entry, np.ndarray]] = deque()
     before: deque[np.ndarray | None] = deque([None] * gap, maxlen=gap)
     for entry in entries:
-        past = _carried(before[0], entry.behind) + _own(entry)
+        past = _carried(before[0], entry.behind, kept) + _own(entry)
         before.append(past)
         held.append((entry, past))
         if len(held) == 2 * BLOCK * gap:
-            yield from _finished(held, BLOCK * gap, gap)
-    yield from _finished(held, len(held), gap)
+            yield from _finished(held, BLOCK * gap, gap, kept)
+    yield from _finished(held, len(held), gap, kept)
 
 
 def _finished(
-    held: deque[tuple[Entry, np.ndarray]], count: int, gap: int
+    held: deque[tuple[Entry, np.ndarray]], count: int, gap: int, kept: float
 ) -> Iterator[Float[np.ndarray, "h w"]]:
     """Take the first `count` frames out of those held, heard from both sides."""
     after: deque[np.ndarray | None] = deque([None] * gap, maxlen=gap)
     fused: list[np.ndarray] = []
     for entry, past in reversed(held):
-        future = _carried(after[0], entry.ahead)
+        future = _carried(after[0], entry.ahead, kept)
         after.append(future + _own(entry))
         both = past + future
         fused.append(both[..., 0] / both[..., 1])
@@ -81,7 +82,9 @@ def _own(entry: Entry) -> np.ndarray:
     return weight * np.stack([entry.likely, np.ones_like(entry.likely)], axis=-1)
 
 
-def _carried(sums: np.ndarray | None, there: evidence.Motion | None) -> np.ndarray:
+def _carried(
+    sums: np.ndarray | None, there: evidence.Motion | None, share: float
+) -> np.ndarray:
     """Bring another frame's sums here, along the motion that leads there."""
     if sums is None or there is None:
         return np.zeros((1, 1, 2), np.float32)
@@ -89,5 +92,5 @@ def _carried(sums: np.ndarray | None, there: evidence.Motion | None) -> np.ndarr
         there.flow + evidence.follow(there.opposite, there.flow), axis=-1
     )
     allowed = TOLERANCE * (1 + 0.1 * np.linalg.norm(there.flow, axis=-1))
-    kept = KEPT * np.exp(-np.square(miss / allowed))
+    kept = share * np.exp(-np.square(miss / allowed))
     return kept[..., None].astype(np.float32) * evidence.follow(sums, there.flow)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import crf, whole_clip
+from imas_jax.appearance import crf
 from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.flow import estimators
 from imas_jax.models import imas, pretrained
@@ -188,7 +188,6 @@ def online_targets(config: ConfigDict) -> None:
         problems.add("refine.ema", "0, so that there is no teacher (RCF: 0.999)")
     wanted = {
         "target.resolution": "mask",
-        "target.whole_clip": whole_clip.OFF,
         "target.semantic_constraint": False,
         "crf.solver": "lattice",
     }

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import crf, whole_clip
+from imas_jax.appearance import crf
 from imas_jax.data import clip_checks, layouts, training_set
 from imas_jax.errors import ProblemList, suggestion
 from imas_jax.evaluation import mask_folders
@@ -72,7 +72,6 @@ _WEIGHT = Number("[0, inf)")
 _ABOVE_0 = Number("(0, inf)")
 _SHARE = Number("[0, 1]")
 _BELOW_1 = Number("[0, 1)")
-_TOGETHER = Text(blank=False, read=whole_clip.get_settings)
 _CRF = Text(read=crf.get_preset)
 _STRIDES = tuple(sorted({s for one in BACKBONES.values() for s in one.strides}))
 _PUBLISHED = tuple(name for name, one in BACKBONES.items() if one.foreign)
@@ -194,7 +193,6 @@ TABLE: dict[str, Row] = {
     "target.crf": (Text(blank=False, read=crf.get_preset), "a CRF preset"),
     "target.when": (Word(("between", "online")), "the stages, or while training"),
     "target.resolution": (Word(("mask", "frame")), "where the CRF runs"),
-    "target.whole_clip": (_TOGETHER, "masks agree over the clip"),
     "target.semantic_constraint": (Flag(), "equation 12"),
     "target.dilation": (_RHYTHM, "side of equation 11's square, pixels"),
     "target.workers": (_COUNT, "CRF threads or processes; 0 is one a core"),
@@ -209,13 +207,14 @@ TABLE: dict[str, Row] = {
     "predict.flip": (Flag(), "average with the mirrored frame's masks"),
     "predict.binarize": (Word(("argmax", "threshold")), "soft masks to binary ones"),
     "predict.threshold": (_BELOW_1, "above it a pixel is object"),
-    "predict.whole_clip": (_TOGETHER, "masks agree over the clip"),
     "predict.formats": (
         Several(Word(tuple(exports.FORMATS)), relation="no value twice"),
         "of masks; PNG is always written",
     ),
     "predict.evidence": (_SHARE, "of the motion evidence in final masks"),
+    "predict.steady": (_BELOW_1, "kept of neighbours' masks a step along the flow"),
     "predict.crf": (_CRF, "a CRF preset; '' is none"),
+    "predict.crf_agreement": (_SHARE, "IoU below which a frame goes without it"),
     "evaluate.split": (Text(), "image set to score; '' is every sequence"),
     "evaluate.oracle": (Flag(), "score every channel too"),
     "evaluate.masks": (Text(), "folders to score"),

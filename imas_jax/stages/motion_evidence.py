@@ -6,6 +6,7 @@ frame believes most the gap at which things move by about `BEST`: less is mostly
 flow's error, more is beyond what flow follows (measured in docs/experiments.md).
 """
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -51,6 +52,55 @@ def of_clip(
                 dtype=np.float32,
             )
             yield cv2.resize(likely, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def steadied(
+    flow: files.FlowFolder,
+    clip: clips_lib.Clip,
+    gap: int,
+    likely: Iterator[Float[np.ndarray, "h w"]],
+    kept: float,
+) -> Iterator[Float[np.ndarray, "h w"]]:
+    """Steady the probabilities of a clip's frames along its flow, on the flow's grid.
+
+    Frames of a shot with no pair of that gap stay as they are.
+
+    Args:
+        flow: Holds the flow of every pair of that gap.
+        clip: The clip, with its cuts.
+        gap: Frames between the two of a pair.
+        likely: Of every frame, in order; of one size.
+        kept: Share of the weight that a step leaves, in [0, 1].
+    """
+    for start, end in clips_lib.shots(clip):
+        shot = itertools.islice(likely, end - start)
+        if end - start <= gap:
+            yield from shot
+            continue
+        sizes: deque[tuple[int, ...]] = deque()
+        entries = _entries(flow, clip, gap, range(start, end), shot, sizes)
+        for small in steady.steady(entries, gap, kept):
+            yield cv2.resize(small, sizes.popleft(), interpolation=cv2.INTER_LINEAR)
+
+
+def _entries(
+    flow: files.FlowFolder,
+    clip: clips_lib.Clip,
+    gap: int,
+    shot: range,
+    likely: Iterator[np.ndarray],
+    sizes: deque[tuple[int, ...]],
+) -> Iterator[steady.Entry]:
+    """Yield a shot's frames with the motion to their neighbours; note their sizes."""
+    grid = evidence.grid_size(clip.size)[::-1]
+    behind: dict[int, evidence.Motion] = {}
+    for t, one in zip(shot, likely, strict=True):
+        ahead = None
+        if t + gap in shot:
+            ahead, behind[t + gap] = _read_pair(flow, clip, t, gap)
+        sizes.append(one.shape[::-1])
+        small = cv2.resize(one, grid, interpolation=cv2.INTER_AREA)
+        yield steady.Entry(small, 1.0, ahead, behind.pop(t, None))
 
 
 def weigh(scales: Sequence[float]) -> np.ndarray:
@@ -140,15 +190,18 @@ class _Window:
         return evidence.observe(self._frames[t], looks)
 
     def _read_pair(self, first: int) -> None:
-        fields = [
-            self._flow.read(self._clip.name, first, direction, self._gap)
-            for direction in files.DIRECTIONS
-        ]
-        there, back = fields
-        size = self._clip.size
-        self._ahead[first] = evidence.to_grid(
-            there.flow, back.flow, there.homography, size
-        )
-        self._behind[first + self._gap] = evidence.to_grid(
-            back.flow, there.flow, back.homography, size
-        )
+        ahead, behind = _read_pair(self._flow, self._clip, first, self._gap)
+        self._ahead[first], self._behind[first + self._gap] = ahead, behind
+
+
+def _read_pair(
+    flow: files.FlowFolder, clip: clips_lib.Clip, first: int, gap: int
+) -> tuple[evidence.Motion, evidence.Motion]:
+    """Return the motion from a pair's first frame, and from its second."""
+    there, back = (
+        flow.read(clip.name, first, direction, gap) for direction in files.DIRECTIONS
+    )
+    return (
+        evidence.to_grid(there.flow, back.flow, there.homography, clip.size),
+        evidence.to_grid(back.flow, there.flow, back.homography, clip.size),
+    )

@@ -1,21 +1,18 @@
-"""The object's masks of a clip, soft or binary, alone or agreeing over the clip."""
+"""The object's masks of a clip, soft or binary."""
 
 import collections
 import itertools
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import alignment, crf, whole_clip
+from imas_jax.appearance import alignment, crf
 from imas_jax.data import images
-from imas_jax.data.clips import Clip, pairs
-from imas_jax.errors import UserError
-from imas_jax.flow.files import Direction
+from imas_jax.data.clips import Clip
 from imas_jax.runs.run import Run
-from imas_jax.stages import inputs, settle
+from imas_jax.stages import inputs, motion_evidence, settle
 from imas_jax.stages.predictor import Predictor, to_frame
 from imas_jax.stages.soft_masks import SoftMasks
 
@@ -23,38 +20,16 @@ NOWHERE = 1e4  # px, both ways: forward and backward disagree, so a cut is not c
 
 
 def object_probabilities(
-    run: Run,
-    clip: Clip,
-    soft: SoftMasks | np.ndarray,
-    channels: tuple[int, ...],
-    together: str,
+    soft: SoftMasks | np.ndarray, channels: tuple[int, ...]
 ) -> Iterator[Float[np.ndarray, "hm wm"]]:
-    """Yield a clip's object masks in order; nothing is computed before the first.
+    """Yield a clip's object masks in order.
 
     Args:
-        run: Says where the flow lies.
-        clip: The clip.
         soft: Soft masks of all channels, `(t, hm, wm, c)`.
         channels: The object's channels.
-        together: "off", or what `whole_clip.get_settings` reads.
     """
-    settings = whole_clip.get_settings(together)
-    alone = (
-        alignment.object_probability(frame.astype(np.float32), channels)
-        for frame in soft
-    )
-    if settings is None:
-        yield from alone
-        return
-    size = (soft.shape[1], soft.shape[2])
-    frames = np.stack(
-        [
-            cv2.resize(clip.read(t), size[::-1], interpolation=cv2.INTER_AREA)
-            for t in range(len(soft))
-        ]
-    )
-    flow = _clip_flow(run, clip, size)
-    yield from whole_clip.refine_clip(np.stack(list(alone)), frames, flow, settings)
+    for frame in soft:
+        yield alignment.object_probability(frame.astype(np.float32), channels)
 
 
 def binary_masks(
@@ -77,15 +52,15 @@ def binary_masks(
         channels: The object's channels.
         preset: Post-processing CRF, or "" for none.
         evidence: The motion evidence of the same frames, which has a share of
-            `predict.evidence` in the probability; None for no share.
+            `predict.evidence` in the probability; None for no share. With it, masks
+            may be steadied along the flow, `predict.steady`.
     """
-    together = run.config.predict.whole_clip
-    if not preset and together == whole_clip.OFF and evidence is None:
+    if not preset and evidence is None:
         for frame in soft:
             whole = to_frame(frame.astype(np.float32), clip.native_size)
             yield binary(run.config.predict, whole, channels)
         return
-    found = object_probabilities(run, clip, soft, channels, together)
+    found = object_probabilities(soft, channels)
     size = clip.size if preset else clip.native_size
     whole = (to_frame(frame[..., None], size)[..., 0] for frame in found)
     if evidence is not None:
@@ -94,6 +69,7 @@ def binary_masks(
             (1 - share) * frame + share * to_frame(one[..., None], size)[..., 0]
             for frame, one in zip(whole, evidence, strict=True)
         )
+        whole = steadied(run, clip, whole)
     if not preset:
         # Channels are one by now: what is likelier object than not.
         yield from (frame > 0.5 for frame in whole)
@@ -118,17 +94,7 @@ def masks_of_stream(
         predictor: The network.
         frames: Of one size.
         channels: The object's channels.
-
-    Raises:
-        UserError: If masks are to agree over the whole clip, which no stream has.
     """
-    if config.predict.whole_clip != whole_clip.OFF:
-        raise UserError(
-            f"predict.whole_clip = {config.predict.whole_clip!r} on a stream of frames",
-            "frames that are seen one by one",
-            "set predict.whole_clip to 'off', or predict a clip on disk: "
-            "--config.restore=RUN",
-        )
     waiting: collections.deque[tuple[np.ndarray, tuple[int, int]]] = collections.deque()
 
     def seen() -> Iterator[np.ndarray]:
@@ -158,19 +124,57 @@ def masks_of_stream(
         yield binary(config.predict, to_frame(one, native), channels)
 
 
+def steadied(
+    run: Run, clip: Clip, likely: Iterator[Float[np.ndarray, "h w"]]
+) -> Iterator[Float[np.ndarray, "h w"]]:
+    """Let each frame's probabilities hear those of its neighbours, along the flow.
+
+    Args:
+        run: Its flow is computed; `predict.steady` is read, 0 changes nothing.
+        clip: As it was trained on, with its cuts.
+        likely: Of every frame, in order; of one size.
+    """
+    kept = run.config.predict.steady
+    if kept == 0:
+        return likely
+    flow, gap = inputs.flow(run), run.config.flow.gaps[0]
+    return motion_evidence.steadied(flow, clip, gap, likely, kept)
+
+
 def _refined(
     config: ConfigDict,
     pairs: Iterator[tuple[np.ndarray, np.ndarray]],
     preset: str,
     size: tuple[int, int],
 ) -> Iterator[Bool[np.ndarray, "h w"]]:
-    """Refine (frame, probability) pairs by the CRF; bring masks to `size`."""
+    """Refine (frame, probability) pairs by the CRF; bring masks to `size`.
+
+    A frame in which it leaves too little of the mask as it was stays as it was: colour
+    that misleads mostly takes all of an object, or the whole background.
+    """
     solver, workers = config.crf.solver, config.target.workers
-    for result in crf.refine_many(pairs, crf.get_preset(preset), workers, solver):
-        if result.mask.shape == size:
-            yield result.mask
+    waiting: collections.deque[np.ndarray] = collections.deque()
+
+    def seen() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for frame, likely in pairs:
+            waiting.append(likely)
+            yield frame, likely
+
+    for result in crf.refine_many(seen(), crf.get_preset(preset), workers, solver):
+        likely, mask = waiting.popleft(), result.mask
+        believed = agreement(likely > 0.5, mask) >= config.predict.crf_agreement
+        if not believed:
+            mask = likely > 0.5
+        if mask.shape == size:
+            yield mask
         else:
-            yield images.resize(result.probability, size) > 0.5
+            yield images.resize(result.probability if believed else likely, size) > 0.5
+
+
+def agreement(first: Bool[np.ndarray, "h w"], second: Bool[np.ndarray, "h w"]) -> float:
+    """Return the intersection over union of two masks; of two empty ones 1."""
+    either = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / either if either else 1.0
 
 
 def binary(
@@ -180,36 +184,3 @@ def binary(
     if config.binarize == "threshold":
         return alignment.object_probability(whole, channels) > config.threshold
     return alignment.object_mask(whole, channels)
-
-
-def _clip_flow(run: Run, clip: Clip, size: tuple[int, int]) -> whole_clip.ClipFlow:
-    """Read the flow between neighbours, on the masks' grid."""
-    if 1 not in run.config.flow.gaps:
-        raise UserError(
-            f"whole_clip with flow.gaps = {tuple(run.config.flow.gaps)}",
-            "flow between neighbouring frames: gap 1",
-            "add 1 to flow.gaps, or set target.whole_clip and predict.whole_clip=off",
-        )
-    trained = inputs.trained(run.config, clip)
-    if len(trained.frames) < len(clip.frames):
-        raise UserError(
-            f"whole_clip on {clip.name}, but flow of {len(trained.frames)} of its "
-            f"{len(clip.frames)} frames",
-            "flow between all neighbours",
-            "set --config.data.frames=0, or target.whole_clip and "
-            "predict.whole_clip=off",
-        )
-    run.make("flow")  # finished long ago, unless another run was restored
-    folder = inputs.flow(run)
-    known = {pair.first for pair in pairs((trained,))}
-
-    def grid(t: int, which: Direction) -> np.ndarray:
-        if t not in known:
-            return np.full((*size, 2), NOWHERE, np.float32)
-        field = folder.read(clip.name, t, which)
-        return whole_clip.to_grid(field.flow, size, clip.size)
-
-    def direction(which: Direction) -> np.ndarray:
-        return np.stack([grid(t, which) for t in range(len(clip.frames) - 1)])
-
-    return whole_clip.ClipFlow(direction("forward"), direction("backward"))

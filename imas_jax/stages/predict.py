@@ -15,7 +15,6 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from imas_jax.appearance import whole_clip
 from imas_jax.data.clips import Clip
 from imas_jax.progress import duration, progress
 from imas_jax.report import drawing
@@ -91,8 +90,8 @@ def _write_pngs(
         t for t, name in enumerate(names) if not (folder / MASKS / name).exists()
     )
     first = next(missing, len(names))
-    if config.whole_clip != whole_clip.OFF and first < len(names):
-        first = 0  # masks that agree over the whole clip are found together
+    if config.steady > 0 and first < len(names):
+        first = 0  # every frame hears of those before it
     yield from itertools.repeat(None, first)
     if first == len(names):
         return

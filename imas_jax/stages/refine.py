@@ -115,7 +115,6 @@ def _make_targets(
     _check_aligned(run, clips)
     source = {
         "align": run.result("align")["identity"],
-        "whole_clip": run.config.target.whole_clip,
     }
     if parallel.process()[0] != 0:
         parallel.wait_for_all()
@@ -156,7 +155,5 @@ def _sequences(
         yield targets.MaskSequence(
             clip.name,
             (clip.read(t) for t in range(len(clip.frames))),
-            object_masks.object_probabilities(
-                run, clip, soft, channels, run.config.target.whole_clip
-            ),
+            object_masks.object_probabilities(soft, channels),
         )

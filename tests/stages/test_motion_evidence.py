@@ -119,3 +119,19 @@ def test_slow_things_are_believed_at_wide_gaps_and_fast_ones_at_the_narrowest():
         found = motion_evidence.weigh(scales)
         assert found.sum() == pytest.approx(1)
         assert (found >= 0).all()
+
+
+def test_masks_are_steadied_shot_by_shot(setup):
+    clip, folder = setup
+    assert COUNT == 9
+    cut = dataclasses.replace(clip, cuts=(4, 8))  # shots of 4, 4 and 1 frames
+    levels = [0.2] * 4 + [0.6] * 4 + [1.0]
+    frames = [np.full(clip.size, level, np.float32) for level in levels]
+    found = list(motion_evidence.steadied(folder, cut, 1, iter(frames), 0.9))
+    assert [one.shape for one in found] == [clip.size] * COUNT
+    # What is alike within each shot stays: nothing is heard across a cut.
+    np.testing.assert_allclose([one.mean() for one in found], levels, rtol=1e-5)
+    mixed = list(motion_evidence.steadied(folder, clip, 1, iter(frames), 0.9))
+    assert mixed[3].mean() > 0.25
+    with pytest.raises(ValueError, match="zip"):
+        list(motion_evidence.steadied(folder, clip, 1, iter(frames[:-1]), 0.9))

@@ -1,11 +1,11 @@
-"""Object masks of a clip from soft masks and stored flow, alone or together."""
+"""Object masks of a clip from soft masks, motion evidence, flow and the CRF."""
 
 import numpy as np
 import pytest
 from tiny import tiny_config, write_clip
 
 from imas_jax import protocol
-from imas_jax.errors import UserError
+from imas_jax.appearance import crf
 from imas_jax.runs.run import Run
 from imas_jax.stages import inputs, object_masks
 
@@ -16,7 +16,7 @@ def clip_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("together")
     truth = np.stack(write_clip(root / "clip", size=(96, 128)))
     config = tiny_config(root / "clip", root / "run")
-    config.predict.whole_clip = "on:passes=4"
+    config.predict.update({"steady": 0.0, "crf_agreement": 0.0})
     run = Run(config.lock(), protocol.STAGES)
     run.make("flow")
     labels = np.where(truth, 2, 0)
@@ -25,47 +25,68 @@ def clip_run(tmp_path_factory):
     return run, inputs.clips(run)[0], soft, truth
 
 
-def test_off_is_the_sum_over_the_objects_channels(clip_run):
-    run, clip, soft, _ = clip_run
-    got = list(object_masks.object_probabilities(run, clip, soft, (1, 2), "off"))
+def changed(run, **values):
+    config = run.config.copy_and_resolve_references().unlock()
+    config.predict.update(values)
+    return Run(config.lock(), protocol.STAGES)
+
+
+def test_the_object_is_the_sum_over_its_channels(clip_run):
+    _, _, soft, _ = clip_run
+    got = list(object_masks.object_probabilities(soft, (1, 2)))
     wanted = soft[..., 1].astype(np.float32) + soft[..., 2].astype(np.float32)
     np.testing.assert_allclose(np.stack(got), wanted, atol=1e-6)
 
 
-def test_together_the_missing_frame_is_mended(clip_run):
+def test_steadied_along_the_flow_the_missing_frame_is_mended(clip_run):
     run, clip, soft, truth = clip_run
-    got = list(object_masks.object_probabilities(run, clip, soft, (2,), "on"))
-    small = truth[4, 2::4, 2::4]
-    overlap = np.sum((got[4] > 0.5) & small) / np.sum((got[4] > 0.5) | small)
-    assert overlap > 0.7
+    # Evidence that knows nothing: the masks' own neighbours have to tell.
+    found = {}
+    for kept in (0.0, 0.9):
+        other = changed(run, evidence=0.1, steady=kept)
+        unsure = (np.full(clip.size, 0.5, np.float32) for _ in truth)
+        masks = object_masks.binary_masks(other, clip, soft, (2,), "", unsure)
+        found[kept] = np.stack(list(masks))
+    assert not found[0.0][4].any()
+    for t in range(8):
+        assert object_masks.agreement(found[0.9][t], truth[t]) > 0.6
 
 
-def test_final_masks_are_mended_at_frame_size(clip_run):
-    run, clip, soft, truth = clip_run
-    found = list(object_masks.binary_masks(run, clip, soft, (2,), preset=""))
-    assert [mask.shape for mask in found] == [(96, 128)] * 8
-    overlap = np.sum(found[4] & truth[4]) / np.sum(found[4] | truth[4])
-    assert overlap > 0.7
-
-
-def test_nothing_is_computed_before_the_first_mask_is_drawn(clip_run):
-    run, clip, _, _ = clip_run
-    object_masks.object_probabilities(run, clip, np.zeros(0), (2,), "nonsense")
-
-
-def test_flow_of_other_gaps_is_refused(clip_run):
+def test_a_frame_that_the_crf_turns_over_stays_as_it_was(clip_run, monkeypatch):
     run, clip, soft, _ = clip_run
-    config = run.config.copy_and_resolve_references().unlock()
-    config.flow.gaps = (2,)
-    other = Run(config.lock(), protocol.STAGES)
-    with pytest.raises(UserError, match="gap 1"):
-        next(object_masks.object_probabilities(other, clip, soft, (2,), "on"))
+    turned = (2, 4)  # frame 4's mask is empty, and there the CRF finds something
+
+    def refine_many(pairs, *_):
+        for t, (_, likely) in enumerate(pairs):
+            probability = 1 - likely if t in turned else likely
+            yield crf.CrfResult(probability > 0.5, probability)
+
+    monkeypatch.setattr(crf, "refine_many", refine_many)
+
+    def found(least):
+        other = changed(run, crf_agreement=least)
+        drawn = object_masks.binary_masks(other, clip, soft, (2,), "authors_post")
+        return np.stack(list(drawn))
+
+    alone, believed = found(0.5), found(0.0)
+    for t in range(8):
+        assert (alone[t] == believed[t]).all() == (t not in turned)
+    np.testing.assert_array_equal(alone[2], ~believed[2])
+    assert alone[2].any()
+    assert not alone[4].any()
+
+
+def test_agreement_of_masks():
+    one = np.eye(4, dtype=bool)
+    assert object_masks.agreement(one, one) == 1
+    assert object_masks.agreement(one, ~one) == 0
+    assert object_masks.agreement(one, np.ones_like(one)) == 0.25
+    assert object_masks.agreement(np.zeros_like(one), np.zeros_like(one)) == 1
 
 
 def test_the_motion_evidence_has_its_share_of_the_probability(clip_run):
     run, clip, soft, truth = clip_run
     config = run.config.copy_and_resolve_references().unlock()
-    config.predict.whole_clip = "off"
 
     def found(share, evidence):
         config.predict.evidence = share
