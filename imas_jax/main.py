@@ -43,10 +43,16 @@ def _main(argv: Sequence[str]) -> Callable[[Sequence[str]], None]:
     def main(_: Sequence[str]) -> None:
         # Not before: jax need not be loaded to print help or refuse a typo.
         from imas_jax import protocol
+        from imas_jax.runs import outcomes
+        from imas_jax.training import parallel
 
         for line in commandline.told(sys.argv[1:], argv[1:]):
             logging.info("%s", line)
-        protocol.run(config.value)
+        made = protocol.run(config.value)
+        if parallel.process()[0] == 0:
+            typed = outcomes.command(sys.orig_argv, sys.argv)
+            for line in protocol.next_steps(made, typed):
+                logging.info("%s", line)
 
     return main
 

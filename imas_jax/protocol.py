@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from imas_jax.data.found import Clips
-from imas_jax.runs import lock, restoring
+from imas_jax.runs import lock, outcomes, restoring
 from imas_jax.runs import run as run_lib
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run, Stage
@@ -211,6 +211,22 @@ def goal(config: ConfigDict) -> str:
     if config.stage == "evaluate" and config.evaluate.masks:
         return "score"
     return LAST if config.stage == "all" else config.stage
+
+
+def next_steps(made: Run, words: list[str]) -> list[str]:
+    """Return what people type after the stage that a run was asked for.
+
+    Args:
+        made: What `run` returned.
+        words: The command line, see `outcomes.command`.
+    """
+    reached = goal(made.config)
+    order = [stage.name for stage in STAGES]
+    later = order[order.index(reached) + 1 :] if reached in order else []
+    left = [name for name in later if not made.brought_in(name)]
+    return outcomes.next_steps(
+        reached, words, made.workdir, (*left, "")[0], made.values(reached)
+    )
 
 
 def run(config: ConfigDict) -> Run:

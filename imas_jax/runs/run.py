@@ -24,7 +24,7 @@ from imas_jax import files
 from imas_jax.data.found import Clips
 from imas_jax.errors import UserError, bullet
 from imas_jax.progress import duration
-from imas_jax.runs import lock, records, restoring, view
+from imas_jax.runs import lock, outcomes, records, restoring, view
 from imas_jax.training import parallel
 
 # Fields that change how a stage works but not what it makes, and those that only name
@@ -279,7 +279,12 @@ class Run:
             "versions": records.versions(),
         }
         records.write_json(folder / "result.json", result)
-        logging.info("%s: done in %s", stage.name, duration(seconds))
+        logging.info(
+            "%s: done in %s: %s",
+            stage.name,
+            duration(seconds),
+            outcomes.told(stage.name, output.values, folder),
+        )
 
     def _is_finished(self, stage: Stage, folder: Path) -> bool:
         there = all((folder / f"{n}.json").is_file() for n in ("config", "result"))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
@@ -41,12 +40,6 @@ def work(run: Run) -> Output:
     folder = run.workdir / "align" / SOFT
     write_soft_masks(run, folder, clips)
     choice = choose(run, folder, clips)
-    logging.info(
-        "object channel %s by the %s judge, scores %s",
-        "+".join(map(str, choice.channels)),
-        choice.judge,
-        np.round(choice.scores, 3).tolist(),
-    )
     stage_1 = run.result("discover")["identity"]
     return Output(
         identity=f"{stage_1[:16]}-{'+'.join(map(str, choice.channels))}",

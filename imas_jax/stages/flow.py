@@ -166,6 +166,7 @@ def summarise(
                     "%s: %s (%s of pairs)", clip.name, WARNINGS[name], share
                 )
     return {
+        "folder": str(target.root / target.digest),
         "digest": target.digest,
         "pairs": len(all_jobs(clips, gaps)),
         "bytes": size,

@@ -16,7 +16,7 @@ from absl import logging
 from jaxtyping import Float
 
 from imas_jax.data.clips import Clip
-from imas_jax.progress import duration, progress
+from imas_jax.progress import progress
 from imas_jax.report import drawing
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import (
@@ -47,15 +47,7 @@ def work(run: Run) -> Output:
     for _ in progress(written, total, "masks to PNG", "frame"):
         pass
     formats = mask_export.export_all(run, folder, clips, run.config.predict.formats)
-    for name, where in formats.items():
-        logging.info("masks as %s: %s", name, where)
-    seconds = time.monotonic() - start
-    logging.info(
-        "predict: %d frames in %s, %.3g frames/s",
-        total,
-        duration(seconds),
-        total / seconds,
-    )
+    logging.info("predict: %.3g frames/s", total / (time.monotonic() - start))
     trained = run.result("refine" if refined else "align")["identity"]
     return Output(
         identity=f"{trained[:16]}-{'+'.join(map(str, channels))}",

@@ -48,13 +48,6 @@ def run(
     training_set = training_set_lib.find(config, clips, flow)
     training_set_lib.check_flows(training_set)
     summary = summarise(training_set, config.data.source)
-    logging.info(
-        "prepare: %d clips, %d frames of %dx%d, %d pairs are sound",
-        summary["clips"],
-        summary["frames"],
-        *training_set.size,
-        summary["pairs"],
-    )
     if config.data.source == "tfrecord":
         # Here and not above: without shards tensorflow_datasets is not needed.
         from imas_jax.data import builders

@@ -66,7 +66,6 @@ def work(run: Run) -> Output:
     document.write(path, page)
     for table in _headlines(page):
         logging.info("\n%s", table.text())
-    logging.info("report: %s", path)
     logging.info("overlays: %s, videos: %s", folder / OVERLAYS, folder / VIDEOS)
     logging.info("at a glance: %s", folder / "overview.jpg")
     logging.info("masks: %s", run.workdir / "predict" / MASKS)

@@ -68,7 +68,6 @@ def work(run: Run) -> Output:
             _write(run, rows, results, baseline)
     table = _table(run.config, rows, results, baseline, PRINTED)
     logging.info("\n%s", table.text())
-    logging.info("all protocols: %s", run.workdir / "ablate" / "tables.md")
     values = _as_json(run.config, rows, results, baseline)
     return Output(digest(values), values)
 

@@ -165,4 +165,3 @@ def _tell(run: Run, entries: Sequence[Entry]) -> None:
         logging.info("\n%s", tables.headline(entries, empty).text())
         logging.info("all protocols: %s", run.workdir / NAME / "tables.md")
     logging.info("all masks: %s", run.workdir / "masks")
-    logging.info("all reports: %s", run.workdir / NAME / "index.html")

@@ -48,7 +48,6 @@ def work(run: Run) -> Output:
     path = folder / evidence.weights(config.flow.estimator).name
     evidence.write_weights(path, variables)
     (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n")
-    logging.info("evidence: weights in %s", path)
     return Output(evidence.digest(path), {"weights": str(path), "curve": curve})
 
 

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
@@ -76,7 +75,6 @@ def work(run: Run) -> Output:
     path = folder / WEIGHTS
     if index == 0:
         write_backbone(path, state.variables, config)
-        logging.info("pretrain: weights in %s (for --config.model.weights=)", path)
     parallel.wait_for_all()
     log = inputs.training_log(folder)
     return Output(
@@ -84,6 +82,7 @@ def work(run: Run) -> Output:
         {
             "steps": int(state.step),
             "weights": str(path),
+            "backbone": config.model.backbone,
             "frames": found.count,
             "last": log[-1] if log else {},
             "timing": inputs.training_timing(folder),

@@ -95,7 +95,6 @@ def _tell(
         logging.info("\n%s", table.text())
     for note in notes:
         logging.warning("%s", note)
-    logging.info("all protocols: %s", run.workdir / "score" / "tables.md")
     values = {**tables.as_json(entries, empty), **values}
     return Output(digest(values), values)
 
