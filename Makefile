@@ -32,10 +32,11 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# -qq: of pip its errors only; -q would print a warning a package on some machines.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip<26" "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,docs,formats,tfrecord]"
+	$(BIN)/python -m pip install -qq --upgrade "pip<26" "setuptools>=77" wheel
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,docs,formats,tfrecord]"
 	touch $@
 
 clean:

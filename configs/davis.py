@@ -315,6 +315,7 @@ def watch() -> ConfigDict:
         {
             "tensorboard": True,  # event files in <stage>/events
             "wandb": "",  # a project at Weights & Biases (pip install imas_jax[wandb])
+            "trackio": "",  # a project of trackio, on this machine (imas_jax[trackio])
             "images_every": 1000,  # steps between pictures of some frames; 0 never
             # Steps between validation passes over annotated frames, if there are any;
             # 0 never: annotations are not read while training. J is logged as

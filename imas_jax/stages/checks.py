@@ -201,12 +201,13 @@ def online_targets(config: ConfigDict) -> None:
 
 def watchers(config: ConfigDict) -> None:
     """See whether what is asked to watch training is installed."""
-    if config.watch.wandb and importlib.util.find_spec("wandb") is None:
-        raise UserError(
-            f"watch.wandb = {config.watch.wandb!r}, but wandb is not installed",
-            "the optional extra",
-            "pip install 'imas_jax[wandb]', or leave watch.wandb empty",
-        )
+    for name in ("wandb", "trackio"):
+        if config.watch[name] and importlib.util.find_spec(name) is None:
+            raise UserError(
+                f"watch.{name} = {config.watch[name]!r}, but {name} is not installed",
+                "the optional extra",
+                f"pip install 'imas_jax[{name}]', or leave watch.{name} empty",
+            )
 
 
 def formats(config: ConfigDict) -> None:

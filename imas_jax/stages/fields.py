@@ -230,6 +230,7 @@ TABLE: dict[str, Row] = {
     "report.sequences": (_RHYTHM, "shown, the worst"),
     "watch.tensorboard": (Flag(), "write event files"),
     "watch.wandb": (Text(), "a project"),
+    "watch.trackio": (Text(), "a project"),
     "watch.images_every": (_COUNT, "steps; 0 never"),
     "watch.jaccard_every": (_COUNT, "steps; 0 never"),
     "ablate.rows": (Text(), "of the paper's tables; '' is all"),

@@ -55,6 +55,8 @@ class StageWatcher:
             self._sinks.append(sinks.TensorBoard(folder / "events", step))
         if self._config.wandb:
             self._sinks.append(sinks.WeightsAndBiases(self._config.wandb, folder))
+        if self._config.trackio:
+            self._sinks.append(sinks.Trackio(self._config.trackio, folder))
         if self._config.jaccard_every:
             channels: tuple[int, ...] = ()
             if self._stage == "refine":

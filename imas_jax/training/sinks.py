@@ -1,7 +1,7 @@
 """Where numbers and pictures of a training run go while it runs.
 
-TensorBoard events, JSON lines, and on request Weights & Biases, under the same names:
-those of `metrics.jsonl`.
+TensorBoard events, JSON lines, and on request Weights & Biases or trackio, under the
+same names: those of `metrics.jsonl`.
 """
 
 import json
@@ -74,11 +74,11 @@ class WeightsAndBiases:
     def __init__(self, project: str, folder: Path):
         import wandb  # optional: `stages/checks.py` has seen that it is there
 
-        self._wandb: Any = wandb
-        self._run = wandb.init(
+        self._library: Any = wandb
+        self._run: Any = wandb.init(
             project=project,
             id=_own_id(folder / "wandb-id"),
-            name="-".join(folder.parts[-3:]),
+            name=_name(folder),
             dir=str(folder),
             resume="allow",
         )
@@ -89,12 +89,28 @@ class WeightsAndBiases:
 
     def pictures(self, step: int, pictures: Pictures) -> None:
         """Log pictures."""
-        shown = {name: self._wandb.Image(p) for name, p in pictures.items()}
+        shown = {name: self._library.Image(p) for name, p in pictures.items()}
         self._run.log(shown, step=step)
 
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+
+
+class Trackio(WeightsAndBiases):
+    """A run in trackio's files on this machine; see it with `trackio show`.
+
+    Args:
+        project: Its project.
+        folder: As above; runs of trackio have no id but their name.
+    """
+
+    def __init__(self, project: str, folder: Path):
+        import trackio  # optional: `stages/checks.py` has seen that it is there
+
+        name = f"{_name(folder)}-{_own_id(folder / 'trackio-id')[:8]}"
+        self._library: Any = trackio
+        self._run: Any = trackio.init(project, name=name, resume="allow", embed=False)
 
 
 class JsonLines:
@@ -119,6 +135,10 @@ class JsonLines:
 
     def close(self) -> None:
         """Do nothing: every line is written at once."""
+
+
+def _name(folder: Path) -> str:
+    return "-".join(folder.parts[-3:])
 
 
 def _own_id(note: Path) -> str:

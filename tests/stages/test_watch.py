@@ -57,28 +57,43 @@ def test_lines_beyond_the_step_a_run_continues_from_are_dropped(tmp_path):
     assert [line["step"] for line in lines] == [2, 3]
 
 
-def test_weights_and_biases_gets_the_same_names(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [("wandb", sinks.WeightsAndBiases), ("trackio", sinks.Trackio)],
+)
+def test_trackers_get_the_same_names(library, kind, tmp_path, monkeypatch):
     told = []
     run = types.SimpleNamespace(
         log=lambda values, step: told.append((step, values)), finish=lambda: None
     )
     fake = types.SimpleNamespace(
-        init=lambda **how: told.append(how) or run, Image=lambda p: p.shape
+        init=lambda project, **how: told.append({"project": project, **how}) or run,
+        Image=lambda p: p.shape,
     )
-    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setitem(sys.modules, library, fake)
     folder = tmp_path / "runs/bear/discover"
     folder.mkdir(parents=True)
-    sink = sinks.WeightsAndBiases("imas", folder)
+    sink = kind("imas", folder)
     sink.scalars(3, {"loss": 0.5})
     sink.pictures(4, {"frames/bear": np.zeros((6, 8, 3), np.uint8)})
     sink.close()
     how, *rest = told
-    assert (how["project"], how["name"], how["resume"]) == (
-        "imas",
-        "runs-bear-discover",
-        "allow",
-    )
+    assert (how["project"], how["resume"]) == ("imas", "allow")
+    assert how["name"].startswith("runs-bear-discover")
     assert rest == [(3, {"loss": 0.5}), (4, {"frames/bear": (6, 8, 3)})]
+
+
+def test_trackio_knows_a_run_that_goes_on_and_two_that_are_called_alike(
+    tmp_path, monkeypatch
+):
+    names = []
+    fake = types.SimpleNamespace(init=lambda _, **how: names.append(how["name"]))
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    for place in ("a", "b", "a"):
+        folder = tmp_path / place / "runs/bear/discover"
+        folder.mkdir(parents=True, exist_ok=True)
+        sinks.Trackio("imas", folder)
+    assert names[0] == names[2] != names[1]
 
 
 def test_rows_of_an_ablation_are_runs_of_their_own_and_go_on_as_such(
@@ -94,13 +109,14 @@ def test_rows_of_an_ablation_are_runs_of_their_own_and_go_on_as_such(
     assert ids[0] == ids[2] != ids[1]
 
 
-def test_weights_and_biases_that_is_not_installed_is_told_before_any_work(
-    tmp_path, monkeypatch
+@pytest.mark.parametrize("library", ["wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_told_before_any_work(
+    library, tmp_path, monkeypatch
 ):
     config = tiny_config(tmp_path, tmp_path / "run")
-    config.watch.wandb = "imas"
+    config.watch[library] = "imas"
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"imas_jax\[wandb\]"):
+    with pytest.raises(UserError, match=rf"imas_jax\[{library}\]"):
         checks.check(config.lock(), "discover")
 
 
