@@ -19,7 +19,7 @@ Comments say where a value is from: "paper", "RCF" (the authors' public code) or
 
 from ml_collections import ConfigDict
 
-from imas_jax.configs import _small
+from imas_jax.configs import _small, _tools
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -51,8 +51,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.report = report()
     config.watch = watch()
     config.ablate = ablate()
-    config.evidence = evidence()
-    config.pretrain = pretrain()
+    config.evidence = _tools.evidence()
+    config.pretrain = _tools.pretrain()
     if variant == "runlocal":
         _small.runlocal(config)
     return config
@@ -300,6 +300,7 @@ def evaluate() -> ConfigDict:
             "threshold": 0.5,  # above it a soft mask is object
             "partial": False,  # score what is there where masks are missing
             "baseline": True,  # compute flow for the motion baseline, the first row
+            "published": False,  # print all systems of the paper's Table 2 beside ours
         }
     )
 
@@ -334,65 +335,5 @@ def ablate() -> ConfigDict:
             "crf": "authors_post",  # preset of the rows with post-processing (RCF)
             # True: every annotated sequence trains a network of its own (ours)
             "alone": False,
-        }
-    )
-
-
-def evidence() -> ConfigDict:
-    """How stage evidence trains the motion evidence on rendered clips (ours)."""
-    return ConfigDict(
-        {
-            "clips": 750,  # rendered; one sample each
-            "held_out": 25,  # every so many is not trained on but watched
-            "workers": 0,  # rendering processes; 0 is one a core
-            "widths": (8, 24, 48, 96, 128),  # channels by scale, finest first
-            "crop": (96, 144),  # (h, w) on the grid, whose short side is 120
-            "steps": 1000,
-            "batch_size": 8,
-            "learning_rate": 3e-3,  # Adam, cosine to nothing after `warm_up` steps
-            "warm_up": 50,
-            "weight_decay": 1e-4,
-            "ema": 0.99,  # decay of the averaged parameters, which are kept
-            "dice_weight": 0.5,  # beside cross-entropy, on frames with an object
-            "log_every": 100,
-        }
-    )
-
-
-def pretrain() -> ConfigDict:
-    """How stage pretrain trains a backbone by DenseCL (configs/densecl.py).
-
-    "DenseCL": the authors' ImageNet recipe of 200 epochs.
-    """
-    return ConfigDict(
-        {
-            "steps": 1_000_800,  # DenseCL: 200 epochs of 5,004
-            "batch_size": 256,  # images over all devices (DenseCL)
-            # Parts of a batch that batch norm sees alone, keys shuffled among them;
-            # a multiple of the devices (DenseCL: its 8 GPUs)
-            "groups": 8,
-            "learning_rate": 0.03,  # SGD, momentum 0.9, cosine to 0 (DenseCL)
-            "weight_decay": 1e-4,  # DenseCL, coupled
-            "momentum": 0.999,  # of the key encoder (DenseCL)
-            "temperature": 0.2,  # DenseCL
-            "dense_weight": 0.5,  # lambda; the rest is the global loss's (DenseCL)
-            "warm_up": 0,  # first steps with lambda 0 (its hook: 1000; no recipe)
-            "queue": 65_536,  # negatives of each loss (DenseCL)
-            "hidden": 2048,  # width of both heads (DenseCL)
-            "features": 128,  # of an embedding (DenseCL)
-            "stage": -1,  # of the backbone, under the heads; -1 deepest (DenseCL)
-            # Up to so many frames away the other view may be, in clips; 0 is the same
-            # frame (DenseCL)
-            "neighbours": 0,
-            "short_side": 256,  # stored frames, pixels (ours: crops are cut on devices)
-            "crop": 224,  # side of a view, pixels (DenseCL)
-            "scale": (0.2, 1.0),  # share of the frame a view shows (DenseCL)
-            "jitter": 0.8,  # probability; 0.4, 0.4, 0.4, 0.1 as in MoCo v2 (DenseCL)
-            "grey": 0.2,  # probability (DenseCL)
-            "blurred": 0.5,  # probability (DenseCL)
-            "blur": (0.1, 2.0),  # sigma, pixels of the view (DenseCL)
-            "checkpoint_every": 1000,
-            "log_every": 50,
-            "keep_every": 0,  # steps between weights that stay beside the last; 0 none
         }
     )

@@ -13,6 +13,7 @@ a bootstrap interval. SegTrackv2 and FBMS59 want `--config.data.layout=segtrackv
 Tables by three named protocols are printed and stored in runs/evaluate/score/. The
 first row is the motion baseline on DIS flow, which is computed once and kept: minutes
 for DAVIS on two CPU cores. `--config.evaluate.baseline=False` leaves it out.
+`--config.evaluate.published=True` prints the paper's Table 2 whole below them.
 """
 
 from ml_collections import ConfigDict

@@ -133,6 +133,43 @@ def per_sequence(
     )
 
 
+def beside_published(
+    entries: Sequence[Entry], empty: Empty = "one", dataset: str = ""
+) -> Table:
+    """Return the paper's Table 2 whole, with ours above it in the data set's column.
+
+    Args:
+        entries: The methods; what an oracle chose is left out, for it is no result.
+        empty: What a frame scores in which both masks are empty.
+        dataset: "davis", "segtrackv2" or "fbms59" is what ours were scored on; of
+            another one they have no column of the paper's.
+    """
+    columns = {"davis": "DAVIS16", "segtrackv2": "STv2", "fbms59": "FBMS59"}
+    rows = []
+    for entry in ordered(entries):
+        if entry.kind == "oracle":
+            continue
+        value = protocol.summarize(entry.scores, "frame_mean", empty).jaccard.mean
+        cells = [percent(value) if name == dataset else "" for name in columns]
+        own = "" if dataset in columns else percent(value)
+        rows.append((f"ours: {display_name(entry)}", "", *cells, own))
+    for one in paper.SYSTEMS:
+        values = (_plain(getattr(one, name)) for name in columns)
+        after = one.processing + one.processing_mark
+        rows.append((one.name + one.mark, after, *values, ""))
+    header = ["method", "post-process", *columns.values(), dataset or "this data"]
+    if dataset in columns:
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    notes = [f"{mark} {meaning}" for mark, meaning in paper.NOTES.items()]
+    notes.append("ours: frame_mean; the others as their papers average")
+    count, whole = len(entries[0].scores), len(paper.PER_SEQUENCE.get(dataset, {}))
+    if whole and count != whole:
+        notes.append(f"ours on {count} sequences, the others on the set's {whole}")
+    notes += supervision_notes(entries)
+    title = "The paper's Table 2, J, percent"
+    return Table(title, tuple(header), tuple(rows), tuple(notes))
+
+
 def as_json(entries: Sequence[Entry], empty: Empty = "one") -> dict[str, Any]:
     """Return everything as plain data, numbers in [0, 1], NaN as None."""
     methods = []

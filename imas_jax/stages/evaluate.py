@@ -64,8 +64,10 @@ def work(run: Run) -> Output:
     empty = empty_rule(run.config)
     folder = run.workdir / "evaluate"
     dataset = layouts.resolve(data)
-    tables.write(folder, entries, empty, dataset)
-    logging.info("\n%s", tables.headline(entries, empty).text())
+    more = published(run.config, entries)
+    tables.write(folder, entries, empty, dataset, more=more)
+    for table in (tables.headline(entries, empty), *more):
+        logging.info("\n%s", table.text())
     values = {
         "annotated": True,
         **tables.as_json(entries, empty),
@@ -139,6 +141,16 @@ def empty_rule(config: ConfigDict) -> protocol.Empty:
     """Return what a frame scores in which both masks are empty (the authors' tools)."""
     dataset = DATASETS.get(config.data.layout)
     return dataset.truth.absent if dataset else "one"
+
+
+def published(
+    config: ConfigDict, entries: Sequence[protocol.Entry]
+) -> list[tables.Table]:
+    """Return the paper's Table 2 with these scores in it, if the config asks for it."""
+    if not config.evaluate.published:
+        return []
+    dataset = layouts.resolve(config.data)
+    return [tables.beside_published(entries, empty_rule(config), dataset)]
 
 
 def read_entries(run: Run) -> tuple[protocol.Entry, ...]:

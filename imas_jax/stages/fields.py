@@ -226,6 +226,7 @@ TABLE: dict[str, Row] = {
     "evaluate.threshold": (_BELOW_1, "above it a soft mask is object"),
     "evaluate.partial": (Flag(), "score what is there"),
     "evaluate.baseline": (Flag(), "score the motion baseline too"),
+    "evaluate.published": (Flag(), "print the paper's Table 2 beside the scores"),
     "report.frames_per_sequence": (_RHYTHM, "spread evenly; the worst come beside"),
     "report.sequences": (_RHYTHM, "shown, the worst"),
     "watch.tensorboard": (Flag(), "write event files"),

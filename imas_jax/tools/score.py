@@ -83,14 +83,14 @@ def _tell(
             for which in comparisons
         },
     }
-    tables.write(
-        run.workdir / "score", entries, empty, dataset, values, [*comparisons.values()]
-    )
+    published = evaluate.published(run.config, entries)
+    more = [*comparisons.values(), *published]
+    tables.write(run.workdir / "score", entries, empty, dataset, values, more)
     whole = all(entry.has(PRINTED) for entry in entries)
     printed: protocol.Protocol = PRINTED if whole else "official"
     shown = [tables.per_sequence(entries, printed, empty, dataset)]
     shown += [comparisons[printed]] if printed in comparisons else []
-    shown.append(tables.headline(entries, empty))
+    shown += [tables.headline(entries, empty), *published]
     for table in shown:
         logging.info("\n%s", table.text())
     for note in notes:

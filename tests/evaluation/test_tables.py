@@ -77,6 +77,34 @@ def test_the_papers_mean_stands_below_all_of_its_sequences_only():
     assert rows[-1][-1] == "-"
 
 
+def test_table_2_stands_whole_beside_ours_in_the_column_of_the_data_set():
+    table = tables.beside_published(ALL, dataset="segtrackv2")
+    cells = {(row[0], row[1]): row[2:] for row in table.rows}
+    assert len(table.rows) == len(cells) == 2 + 18  # no oracle
+    assert cells["ours: stage 2", ""] == ("", "72.5", "")
+    assert cells["EM", ""] == ("69.8", "-", "-")
+    assert cells["GWM*", "CRF + SP\N{DOUBLE DAGGER}"] == ("73.4", "72.0", "68.6")
+    assert any("2 sequences, the others on the set's 14" in n for n in table.notes)
+    for mark in paper.NOTES:
+        assert any(note.startswith(mark) for note in table.notes)
+        assert any(mark in "".join(row) for row in table.rows)
+    other = tables.beside_published(ALL, dataset="demo")
+    assert other.header[-1] == "demo" and other.rows[1][-1] == "72.5"
+
+
+@pytest.mark.parametrize(
+    ("half", "rival", "gains"),
+    [("", "OCLR", (5.6, 1.0, 2.0)), ("CRF", "CIS", (8.3, 10.7, 5.4))],
+)
+def test_table_2_has_the_gains_that_the_paper_prints(half, rival, gains):
+    last = {s.name: s for s in paper.SYSTEMS if s.processing[:3] == half}
+    for name, gain in zip(("davis", "segtrackv2", "fbms59"), gains, strict=True):
+        ours, theirs = (getattr(last[who], name) for who in ("IMAS", rival))
+        assert ours - theirs == pytest.approx(gain)
+        if half:
+            assert ours == paper.FRAME_MEAN[name]
+
+
 def test_other_data_sets_have_no_paper_column():
     assert (
         "paper 6.4" not in tables.per_sequence(ALL, "official", dataset="demo").header

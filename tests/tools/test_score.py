@@ -81,7 +81,7 @@ def test_several_folders_are_compared_with_the_first(data, tmp_path):
         write(tmp_path / name / "masks", data[1], lambda m, by=by: np.roll(m, by, 1))
         for name, by in shifts.items()
     ]
-    told = score(data, folders, tmp_path / "run")
+    told = score(data, folders, tmp_path / "run", published=True)
     off, far = told["differences"]["official"]
     assert (off["reference"], off["other"], far["other"]) == ("right", "off", "far")
     assert set(off["differences"]) == set(NAMES)
@@ -90,6 +90,7 @@ def test_several_folders_are_compared_with_the_first(data, tmp_path):
     tables = (tmp_path / "run/score/tables.md").read_text()
     assert "far - right" in tables
     assert "95 % interval" in tables
+    assert "| OCLR\N{DAGGER} |" in tables and "| ours: off |" in tables
 
 
 def test_a_second_run_writes_the_same_bytes(data, tmp_path):
