@@ -51,6 +51,8 @@ class Foreign:
         layouts: Known families of files.
         names: Variables of the backbone -> name of each leaf, without prefix.
         describe: Tensors of a file and their prefix -> what it seems to hold, in words.
+        objection: The same -> why it is another network's although all names and shapes
+            fit, or "".
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Foreign:
     layouts: tuple[Layout, ...]
     names: Callable[[Tree], dict[Name, str]]
     describe: Callable[[Mapping[str, np.ndarray], str], str]
+    objection: Callable[[Mapping[str, np.ndarray], str], str] = lambda *_: ""
 
 
 def rounded_up(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -75,9 +78,9 @@ class Backbone:
         width: Of the published network.
         strides: Pixels of the frame a step of the last stage may span, finest first;
             any whole number, as a Vision Transformer's patch of 14.
+        foreign: How files hold it.
         merge_stride: The same of the first stage; None if it has nothing to merge.
         grid: (h, w) of a frame and a stride -> (h, w) of that stage.
-        foreign: How files hold it, or None if there are none.
         compared: The module's method that gives the features whose cosines tell what
             belongs together; "" takes the last stage.
         mean: Of RGB in [0, 1], as it was trained.
@@ -87,9 +90,9 @@ class Backbone:
     build: Build
     width: int
     strides: tuple[int, ...]
+    foreign: Foreign
     merge_stride: int | None = 4
     grid: Callable[[tuple[int, int], int], tuple[int, int]] = rounded_up
-    foreign: Foreign | None = None
     compared: str = ""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

@@ -89,9 +89,7 @@ def identify(path: Path) -> str:
         UserError: If it holds none exactly; what each lacks is told.
     """
     tensors, problems = torch_files.read_checkpoint(path), errors.ProblemList()
-    for name, backbone in BACKBONES.items():
-        if backbone.foreign is None:
-            continue
+    for name in BACKBONES:
         try:
             _fill_published(path, tensors, name)
         except errors.UserError as error:
@@ -165,18 +163,17 @@ def recognise(
     """Find the layout of a file by its tensors' names.
 
     Raises:
-        UserError: If no layout known for this backbone fits, or it has none.
+        UserError: If no layout known for this backbone fits, or only by its names.
     """
     foreign = BACKBONES[backbone].foreign
-    if foreign is None:
-        named = [name for name, record in BACKBONES.items() if record.foreign]
-        raise errors.UserError(
-            f"weights {path} for a backbone that no weights are read for ({backbone})",
-            f"a backbone among {', '.join(named)}",
-            "change model.backbone, or set --config.model.weights=",
-        )
     for layout in foreign.layouts:
         if layout.prefix + foreign.landmark in tensors:
+            if told := foreign.objection(tensors, layout.prefix):
+                raise errors.UserError(
+                    f"{path} is no {backbone}: {told}",
+                    f"weights of {backbone} as published",
+                    "take others: python -m imas_jax.weights lists them",
+                )
             _warn_of_supervision(path, tensors, layout)
             return Checkpoint(path, tensors, foreign, layout)
     known = ", ".join(layout.prefix + foreign.landmark for layout in foreign.layouts)

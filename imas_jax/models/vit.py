@@ -23,13 +23,13 @@ from jaxtyping import Array, Float
 from imas_jax import geometry
 from imas_jax.conventions import Tree
 from imas_jax.models import layers, torch_files
+from imas_jax.models import position_embeddings as embeddings
 from imas_jax.models.backbone import Backbone, Foreign, Layout, Name
 
 HEAD_WIDTH = 64  # channels of one attention head, in every published size
 EPSILON = 1e-6  # of layer norms
 # Tokens from which attention goes head by head: each has a table of tokens^2 numbers.
 LONG = 2048
-OFFSET = 0.1  # added to the grid when position embeddings are resized, officially
 
 _small = nn.initializers.truncated_normal(0.02)
 
@@ -44,7 +44,7 @@ class ViT(nn.Module):
         positions: Side of the grid that position embeddings were learned on.
         layer_scale: Whether blocks scale what they add, channel by channel (DINOv2).
         registers: Tokens without a place, behind the class token. Networks with some
-            resize position embeddings otherwise (`resize_positions`).
+            resize position embeddings otherwise (position_embeddings.py).
         dtype: Computation type, or None for the input's; layer norms and softmax are
             float32 at least.
     """
@@ -136,7 +136,7 @@ class ViT(nn.Module):
         if grid[0] * grid[1] == side**2 and size[0] == size[1]:
             return self.pos_embed
         table = self.pos_embed[0, 1:].reshape(side, side, self.width)
-        table = resize_positions(table, grid, antialias=self.registers > 0)
+        table = embeddings.resize(table, grid, antialias=self.registers > 0)
         flat = table.reshape(1, -1, self.width)
         return jnp.concatenate([self.pos_embed[:, :1], flat], axis=1)
 
@@ -268,26 +268,6 @@ def attend(
     return jnp.einsum("bij,bjk->bik", weights, v)
 
 
-def resize_positions(
-    table: Float[Array, "m m d"], grid: tuple[int, int], antialias: bool = False
-) -> Float[Array, "hp wp d"]:
-    """Resize position embeddings bicubically, as both official codes have torch do it.
-
-    Args:
-        table: Of the learned grid.
-        grid: (h, w) in patches.
-        antialias: As DINOv2 does it in networks with registers: widths of the kernel
-            follow the scale, which is that of the sizes. The others add `OFFSET` to the
-            grid in the scale, and do not antialias.
-    """
-    side = table.shape[0]
-    make = _antialiased_matrix if antialias else _offset_matrix
-    rows, columns = (jnp.asarray(make(side, n), table.dtype) for n in grid)
-    return jnp.einsum(
-        "iy,yxd,jx->ijd", rows, table, columns, precision=jax.lax.Precision.HIGHEST
-    )
-
-
 def patches(size: tuple[int, int], patch: int) -> tuple[int, int]:
     """Return the nearest whole number of patches along both axes, at least one."""
     return max(round(size[0] / patch), 1), max(round(size[1] / patch), 1)
@@ -299,35 +279,6 @@ def _one_by_one(*qkv: Array) -> Array:
 
 def _dense(width: int, dtype: Any, name: str | None = None) -> nn.Dense:
     return nn.Dense(width, dtype=dtype, kernel_init=_small, name=name)
-
-
-def _offset_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """Return torch's bicubic matrix for a given scale: A = -0.75, the edge repeats."""
-    place = (np.arange(size_out) + 0.5) * size_in / (size_out + OFFSET) - 0.5
-    low = np.floor(place).astype(int)
-    matrix = np.zeros((size_out, size_in))
-    for tap in (-1, 0, 1, 2):
-        weight = _cubic(place - (low + tap), -0.75)
-        column = np.clip(low + tap, 0, size_in - 1)
-        np.add.at(matrix, (np.arange(size_out), column), weight)
-    return matrix
-
-
-def _antialiased_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """Return torch's antialiased one: A = -0.5, cut at the border and normalised."""
-    scale = size_in / size_out
-    centre = (np.arange(size_out) + 0.5) * scale
-    distance = np.arange(size_in) + 0.5 - centre[:, None]
-    matrix = _cubic(distance / max(scale, 1.0), -0.5)
-    return matrix / matrix.sum(axis=1, keepdims=True)
-
-
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """Return Keys's kernel of parameter `a`."""
-    x = np.abs(x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 # A training's own files; a teacher (`torch_files.WRAPPERS`) is what is published.
@@ -361,6 +312,18 @@ def describe(tensors: Mapping[str, np.ndarray], prefix: str) -> str:
     return f"a ViT of width {width}, {blocks} blocks, patches of {patch}{extra}"
 
 
+def objection(tensors: Mapping[str, np.ndarray], prefix: str) -> str:
+    """Say why a file that has all names is yet another network's; "" where it is not.
+
+    MoCo v3's have the same tensors, but heads of half as many channels, which no tensor
+    tells. They are known by their position embeddings, which nobody learned.
+    """
+    table = tensors.get(f"{prefix}pos_embed")
+    if table is None or not embeddings.are_sines(table):
+        return ""
+    return "its position embeddings are sines, as MoCo v3's: heads of 32 channels"
+
+
 def _backbone(
     patch: int, positions: int, layer_scale: bool = False, registers: int = 0
 ) -> Backbone:
@@ -384,7 +347,9 @@ def _backbone(
         strides=(patch,),
         merge_stride=patch,
         grid=patches,
-        foreign=Foreign("Vision Transformer", landmark, layouts, torch_names, describe),
+        foreign=Foreign(
+            *("Vision Transformer", landmark, layouts, torch_names, describe, objection)
+        ),
         compared="keys",
     )
 

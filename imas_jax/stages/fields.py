@@ -74,7 +74,6 @@ _SHARE = Number("[0, 1]")
 _BELOW_1 = Number("[0, 1)")
 _CRF = Text(read=crf.get_preset)
 _STRIDES = tuple(sorted({s for one in BACKBONES.values() for s in one.strides}))
-_PUBLISHED = tuple(name for name, one in BACKBONES.items() if one.foreign)
 
 ALIASES = {"align.frames": "data.root"}  # configs/align.py's name for it
 
@@ -184,7 +183,7 @@ TABLE: dict[str, Row] = {
     "align.score": (Word(tuple(align.PARTS)), "the judge of channels"),
     "align.features": (Word(("auto", *features.THRESHOLDS)), "of the semantic judge"),
     "align.weights": (Text(), "of frozen features; '' takes model.weights"),
-    "align.backbone": (Word(_PUBLISHED), "of that checkpoint"),
+    "align.backbone": (Word(tuple(BACKBONES)), "of that checkpoint"),
     "align.judged": (Word(("first", "all")), "frames of a sequence"),
     "align.largest": (_RHYTHM, "channels that together may be the object"),
     "align.threshold": (_SHARE, "theta; 0 takes the features' own value"),

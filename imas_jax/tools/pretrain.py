@@ -175,15 +175,13 @@ def initial_variables(model: densecl.Encoder, seed: int) -> Tree:
 
 
 def check_backbone(config: ConfigDict) -> None:
-    """Refuse a backbone that cannot be built, or that no file is written of.
+    """Refuse a backbone that cannot be built.
 
     Raises:
         UserError: With all that is wrong.
     """
     model, record = config.model, BACKBONES[config.model.backbone]
     problems = ProblemList()
-    if record.foreign is None:
-        problems.add("model.backbone", f"{model.backbone} has no names for a file")
     if model.output_stride not in record.strides:
         listed = ", ".join(map(str, record.strides))
         problems.add("model.output_stride", f"{model.output_stride}, not {listed}")
@@ -205,10 +203,8 @@ def check_backbone(config: ConfigDict) -> None:
 
 def write_backbone(path: Path, variables: Tree, config: ConfigDict) -> None:
     """Write the backbone alone, by the names that `model.weights` reads."""
-    foreign = BACKBONES[config.model.backbone].foreign
-    assert foreign is not None
     part = {kind: tree["backbone"] for kind, tree in variables.items() if tree}
-    names = foreign.names(part)
+    names = BACKBONES[config.model.backbone].foreign.names(part)
     tensors = {
         names[path]: torch_files.to_torch(np.asarray(leaf))
         for path, leaf in traverse_util.flatten_dict(part).items()

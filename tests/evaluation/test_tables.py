@@ -89,7 +89,8 @@ def test_table_2_stands_whole_beside_ours_in_the_column_of_the_data_set():
         assert any(note.startswith(mark) for note in table.notes)
         assert any(mark in "".join(row) for row in table.rows)
     other = tables.beside_published(ALL, dataset="demo")
-    assert other.header[-1] == "demo" and other.rows[1][-1] == "72.5"
+    assert other.header[-1] == "demo"
+    assert other.rows[1][-1] == "72.5"
 
 
 @pytest.mark.parametrize(

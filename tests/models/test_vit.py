@@ -167,6 +167,18 @@ def test_a_file_of_another_network_is_told_for_every_backbone(tmp_path):
         assert part in str(refusal.value)
 
 
+def test_moco_v3_under_dinos_names_is_refused(tmp_path):
+    """Names and shapes are the same; its heads are others, which no tensor tells."""
+    tensors = state_dict(shapes_of("vit_s16"), np.random.default_rng(0))
+    angles = np.arange(14)[:, None] / 10_000 ** (np.arange(96) / 96)
+    x, y = (a.reshape(-1, 96) for a in np.broadcast_arrays(angles[:, None], angles))
+    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], -1)
+    tensors["pos_embed"] = np.pad(table, ((1, 0), (0, 0)))[None].astype(np.float16)
+    np.savez(tmp_path / "moco.npz", **tensors)
+    with pytest.raises(errors.UserError, match="position embeddings are sines"):
+        pretrained.load_backbone(tmp_path / "moco.npz", "vit_s16")
+
+
 def test_a_network_with_registers_is_none_without(tmp_path):
     tensors = state_dict(shapes_of("vit_s14_reg"), np.random.default_rng(0))
     tensors["mask_token"] = np.zeros((1, 384), np.float32)
