@@ -1,6 +1,7 @@
 """`python -m imas_jax.weights`, and the page that says what it knows."""
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -99,6 +100,49 @@ def test_the_command_ends_with_its_table_or_with_one_message(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: weights 'densecl_resnet50' cannot be fetched")
     assert "Traceback" not in done.stderr
+
+
+FEATURES = [name for name, entry in TABLE.items() if not entry.is_flow]
+
+
+def cells_of(page, first):
+    (line,) = [one for one in page.splitlines() if one.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_page_of_features_has_every_name_and_what_was_measured(name):
+    page = (ROOT / "docs/features.md").read_text()
+    measured = json.loads((ROOT / "benchmarks/results/backbones.json").read_text())
+    entry, rows = TABLE[name], {row["backbone"]: row for row in measured["rows"]}
+    row = rows.get(entry.network)
+    *told, parameters, seconds, propagation, command = cells_of(page, f"`{name}`")
+    size = f"{entry.size / 1e6:.0f}" if entry.size else ""
+    wanted = [f"`{name}`", entry.network, entry.supervision, entry.licence, size]
+    assert told == wanted
+    assert measured["size"] == [480, 854]
+    assert seconds == (f"{row['seconds']:.2f}" if row else "")
+    if row:
+        assert parameters == f"{row['parameters'] / 1e6:.1f}"
+    assert propagation == ""  # no published file was measured here
+    supervised = " --config.model.allow_supervised=True"
+    allowed = supervised * (entry.supervision == "human labels")
+    assert command == f"`--config.model.weights={name}{allowed}`"
+
+
+def test_the_page_of_features_says_what_propagation_was_measured():
+    page = (ROOT / "docs/features.md").read_text()
+    results = (ROOT / "benchmarks/results/label_propagation.md").read_text()
+    for first, of in {
+        "colours": "colours",
+        "at random": "random ResNet-50, seed 0",
+        "[made here](pretraining.md), a short training": "200",
+    }.items():
+        lines = [one for one in page.splitlines() if one.startswith(f"| {first} |")]
+        shown = lines[-1].split("|")[8].strip()
+        row = next(o for o in results.splitlines() if o.startswith(f"| {of} |"))
+        found = re.findall(r"0\.\d{3}", row)
+        assert shown == f"{max(map(float, found)):.2f}"
 
 
 @pytest.mark.parametrize("name", TABLE)
