@@ -9,10 +9,12 @@ One row, one run:
 Rows, their changes and the paper's J are in imas_jax/evaluation/ablations.py: neither,
 residual, feature-merging, stage-1, stage-2, stage-2-semantic, stage-2-semantic-crf;
 pathway-none, pathway-none-robust, pathway-scaling, pathway-affine, pathway-residual;
-post-stage-1, post-stage-2, post-stage-1-crf, post-stage-2-crf.
+post-stage-1, post-stage-2, post-stage-1-crf, post-stage-2-crf. Whole methods, on the
+same clips, flow, network and schedule: amd, gwm, imas-stage-1, imas-lr.
 
 Several rows over seeds, and one table of mean and spread beside the paper's numbers, in
-runs/ablation/ablate/: `all`, `table-3`, `table-4` or `table-5` in place of a row.
+runs/ablation/ablate/: `all` (three tables), `table-3`, `table-4`, `table-5` or
+`methods` in place of a row.
 
     python -m imas_jax.main --config=configs/ablation.py:all \
         --config.ablate.seeds=0,1,2 ...
@@ -29,7 +31,7 @@ from ml_collections import ConfigDict
 from imas_jax.configs import davis
 from imas_jax.evaluation import ablations
 
-SETS = ("all", "table-3", "table-4", "table-5")
+SETS = ("all", "table-3", "table-4", "table-5", "methods")
 
 
 def get_config(wanted: str) -> ConfigDict:
@@ -43,7 +45,7 @@ def get_config(wanted: str) -> ConfigDict:
         ValueError: With all names, if there is no such row.
     """
     name, _, variant = wanted.partition(",")
-    rows = {ablation.name: ablation for ablation in ablations.ABLATIONS}
+    rows = {ablation.name: ablation for ablation in ablations.ROWS}
     if name not in (*rows, *SETS):
         known = ", ".join([*SETS, *rows])
         raise ValueError(f"unknown row {name!r}; known: {known}")

@@ -168,7 +168,7 @@ def loss() -> ConfigDict:
     """Losses of stage 1."""
     return ConfigDict(
         {
-            "kind": "l1",  # l1 | robust
+            "kind": "l1",  # l1 (paper) | robust (its Table 4) | l2 (configs/gwm.py)
             "symmetric": True,  # forward and backward flow (paper)
             "entropy": "off",  # off (paper) | rcf | intended
             "entropy_weight": 0.05,  # RCF; used unless entropy is off

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LossKind = Literal["l1", "robust"]
+LossKind = Literal["l1", "robust", "l2"]
 
 
 def motion_loss(
@@ -17,16 +17,19 @@ def motion_loss(
     reconstruction: Float[Array, "b h w 2"],
     kind: LossKind = "l1",
 ) -> Float[Array, ""]:
-    """Compare reconstructed with observed flow (equation 6), pixels.
+    """Compare reconstructed with observed flow (equation 6).
 
     Args:
         flow: Observed flow after clamping, pixels.
         reconstruction: P + R of equation 5.
-        kind: "l1" (the paper's) or "robust", `mean (|d| + 0.01)^0.4` (its ablation).
+        kind: "l1", pixels (the paper's); "robust", `mean (|d| + 0.01)^0.4` (its
+            ablation); "l2", `mean d^2`, pixels^2 (Guess What Moves).
     """
     difference = jnp.abs(flow - reconstruction)
     if kind == "robust":
         difference = (difference + 0.01) ** 0.4
+    if kind == "l2":
+        difference = jnp.square(difference)
     return difference.mean()
 
 

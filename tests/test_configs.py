@@ -98,7 +98,7 @@ def test_miniatures_go_through_both_steps(name):
 def distinct_networks():
     """Return one ablation for every different pair of network and loss."""
     rows = {}
-    for row in ablations.ABLATIONS:
+    for row in ablations.ROWS:
         config = ablation.get_config(f"{row.name},runlocal")
         rows.setdefault(config.model.to_json() + config.loss.to_json(), row.name)
     return list(rows.values())
@@ -109,7 +109,7 @@ def test_every_ablation_goes_through_both_steps(name):
     check(ablation.get_config(f"{name},runlocal"))
 
 
-@pytest.mark.parametrize("row", ablations.ABLATIONS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ablations.ROWS, ids=lambda row: row.name)
 def test_a_row_of_the_paper_is_one_config(row):
     config = ablation.get_config(row.name)
     changed = {"workdir": config.workdir, "ablate.rows": row.name}

@@ -19,6 +19,12 @@ def test_motion_loss_is_the_mean_absolute_difference():
     assert float(losses.motion_loss(flow, other)) == pytest.approx(expected)
 
 
+def test_the_squared_motion_loss_is_the_mean_of_squares():
+    zero = jnp.zeros((1, 2, 2, 2))
+    off = zero.at[0, 0, 0, 0].set(4.0)
+    assert float(losses.motion_loss(zero, off, "l2")) == pytest.approx(16 / 8)
+
+
 def test_motion_loss_of_equal_flows_is_zero_and_of_a_pixel_off_is_one():
     flow = random((1, 3, 4, 2))
     assert float(losses.motion_loss(flow, flow)) == 0.0

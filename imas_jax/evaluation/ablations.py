@@ -3,6 +3,9 @@
 A row is a set of overrides of `configs/davis.py`; trained over seeds it becomes a line
 of `spread_table`, beside the paper's number. The paper reports J on DAVIS16 without
 saying a spread; its numbers are frame means.
+
+`METHODS` are whole methods as rows: those of Table 2 that this code can train, and the
+paper's successor, on the same clips, flow, network and schedule as IMAS beside them.
 """
 
 import dataclasses
@@ -21,15 +24,22 @@ class Ablation:
 
     Attributes:
         name: For the command line and the table.
-        table: Number of the paper's table.
-        paper: The paper's J on DAVIS16, percent.
+        table: Number of the paper's table; 0 is the successor's paper (RCF).
+        paper: J printed there on DAVIS16, percent; None where it is not.
         overrides: Config fields and their values.
+        after: The row whose network this one starts from (`discover.init`), or "".
     """
 
     name: str
     table: int
-    paper: float
+    paper: float | None
     overrides: Mapping[str, Any]
+    after: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where the printed J is from."""
+        return f"Table {self.table}" if self.table else "RCF"
 
 
 _ONE_STAGE = {"refine.steps": 0}
@@ -62,6 +72,35 @@ ABLATIONS = (
     Ablation("post-stage-2-crf", 5, 79.5, _POST),
 )
 
+# The matching of Guess What Moves: configs/gwm.py says where each value is from.
+GWM: Mapping[str, Any] = {
+    "model.channels": 2,
+    "model.pathway": "affine",
+    "model.motion_width": 0,
+    "model.still_background": False,
+    "loss.kind": "l2",
+    "align.largest": 1,
+    **_ONE_STAGE,
+}
+# AMD: configs/amd.py says where each value is from.
+AMD: Mapping[str, Any] = {
+    "model.name": "amd",
+    "model.channels": 5,
+    "model.pathway": "none",
+    "model.motion_width": 16,
+    "model.residual_bound": 20.0,
+    "model.still_background": False,
+    "flow.background": "none",
+    "align.score": "semantic",
+    **_ONE_STAGE,
+}
+METHODS = (
+    Ablation("amd", 2, 57.8, AMD),
+    Ablation("gwm", 2, 71.2, GWM),
+    Ablation("imas-stage-1", 2, 76.1, _ONE_STAGE),
+    Ablation("imas-lr", 2, 77.3, {}),
+)
+ROWS = (*ABLATIONS, *METHODS)
 
 # What a row has unless it says otherwise: the recipe's values of all that rows change,
 # but for `refine.steps`, which is a matter of the schedule.
@@ -126,11 +165,11 @@ def spread_table(
         lines.append(
             (
                 row.name,
-                f"Table {row.table}",
+                row.source,
                 tables.percent(mean),
                 tables.percent(spread),
                 str(len(values)) if values else "not run",
-                f"{row.paper:.1f}",
+                "-" if row.paper is None else f"{row.paper:.1f}",
                 " ".join(f"{name}={v}" for name, v in row.overrides.items()),
             )
         )

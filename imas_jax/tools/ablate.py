@@ -1,4 +1,4 @@
-"""Trains rows of the paper's Tables 3, 4 and 5 over seeds, as a tool.
+"""Trains rows of the paper's Tables 3, 4 and 5, or whole methods, over seeds: a tool.
 
 Every row and seed is a run of its own in `rows/<row>/seed-<n>/`. Its stages are links
 into `stages/<stage>-<digest>/`, named for all fields that decide them, so that rows
@@ -32,6 +32,7 @@ from imas_jax.stages import checks, evaluate
 from imas_jax.training import compiled, parallel
 
 GOAL = "evaluate"
+METHODS = "methods"  # all of `ablations.METHODS`
 PRINTED: protocol.Protocol = "frame_mean"  # the paper's; the others are in the files
 # By row, then by seed: what it scored.
 Results = dict[str, dict[int, Entry]]
@@ -76,27 +77,27 @@ def choose(text: str) -> tuple[Ablation, ...]:
     """Read a list of rows, in the order of the paper.
 
     Args:
-        text: Comma-separated names of rows, and `table-3`, `table-4`, `table-5` for all
-            of a table; "" for all rows.
+        text: Comma-separated names of rows, `table-3`, `table-4`, `table-5` for all of
+            a table, and `methods` for whole methods; "" for all three tables.
 
     Raises:
         UserError: If there is no such row, with all names.
     """
     wanted = {part.strip() for part in text.split(",")} - {""}
-    known = {row.name for row in ablations.ABLATIONS}
     groups = {f"table-{row.table}" for row in ablations.ABLATIONS}
-    unknown = sorted(wanted - known - groups)
-    if unknown:
+    named = [*sorted(groups), METHODS, *(row.name for row in ablations.ROWS)]
+    if unknown := sorted(wanted.difference(named)):
         raise UserError(
             f"ablate.rows names {', '.join(unknown)}",
-            ", ".join([*sorted(groups), *(row.name for row in ablations.ABLATIONS)]),
-            'correct the list; "" takes all rows',
+            ", ".join(named),
+            'correct the list; "" takes all rows of Tables 3, 4 and 5',
         )
-    return tuple(
-        row
-        for row in ablations.ABLATIONS
-        if not wanted or {row.name, f"table-{row.table}"} & wanted
-    )
+    wanted = wanted or groups
+    if METHODS in wanted:
+        wanted |= {row.name for row in ablations.METHODS}
+    found = [row for row in ablations.ABLATIONS if f"table-{row.table}" in wanted]
+    found += [row for row in ablations.ROWS if row.name in wanted and row not in found]
+    return tuple(row for row in ablations.ROWS if row in found)
 
 
 def row_config(

@@ -12,7 +12,7 @@ def entry(mean: float) -> Entry:
     return Entry("stage 2", "aligned", (score,))
 
 
-@pytest.mark.parametrize("row", ablations.ABLATIONS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ablations.ROWS, ids=lambda row: row.name)
 def test_every_row_overrides_fields_the_recipe_has(row):
     config = davis.get_config()
     config.lock()
@@ -25,7 +25,7 @@ def test_every_row_overrides_fields_the_recipe_has(row):
 
 
 def test_names_are_unique_and_the_papers_numbers_are_all_there():
-    rows = ablations.ABLATIONS
+    rows = ablations.ROWS
     assert len({row.name for row in rows}) == len(rows)
     numbers = {
         table: [r.paper for r in rows if r.table == table] for table in (3, 4, 5)

@@ -172,9 +172,9 @@ def test_a_choice_is_open_only_where_it_is_made():
 
 
 def test_everything_wrong_is_told_at_once_with_what_it_means():
-    changes = {"loss.kind": "l2", "flow.gaps": (0,), "predict.crf": "authors"}
+    changes = {"loss.kind": "l3", "flow.gaps": (0,), "predict.crf": "authors"}
     message = refused(config_with(**changes))
-    for said in ("'l2'", "robust", "(0,)", "'authors'", "authors_post", "frames"):
+    for said in ("'l3'", "robust", "(0,)", "'authors'", "authors_post", "frames"):
         assert said in message
 
 

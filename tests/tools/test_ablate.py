@@ -205,7 +205,7 @@ def test_sequences_that_train_alone_are_one_row_together(root, tmp_path):
     assert "2 sequences" in (tmp_path / "ablate/tables.md").read_text()
 
 
-@pytest.mark.parametrize("row", ABLATIONS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ablations.ROWS, ids=lambda row: row.name)
 def test_the_tool_trains_what_the_rows_own_config_says(row):
     base = davis.get_config("runlocal")
     alone = ablation.get_config(f"{row.name},runlocal")
