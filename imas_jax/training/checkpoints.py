@@ -1,5 +1,9 @@
 """Checkpoints by orbax: written aside and renamed, verified when read.
 
+Training does not wait for the disk: a thread writes while steps go on, one checkpoint
+at a time. Orbax's own asynchronous saving would still have a step wait for the digest
+and for a copy of its own.
+
 A checkpoint holds the whole `TrainState` and a digest of its bytes. On restore the
 newest one is tried first; one that cannot be read, or whose bytes do not match its
 digest, is reported loudly and the one before is taken.
@@ -12,6 +16,7 @@ import errno
 import hashlib
 import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +56,20 @@ class Checkpoints:
             ),
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
 
     def save(self, state: TrainState) -> None:
-        """Write the state under its step; returns when it is safely on disk.
+        """Begin to write the state under its step, once the one before is on disk.
 
-        Every process of the run must call this.
+        Of several processes the first calls it.
+
+        Args:
+            state: On the host; it must stay as it is until `finish` has returned.
 
         Raises:
             UserError: If a number is not finite: it would be continued for ever.
+            OSError: If the one before failed, as `look` raises it.
         """
         tree = as_tree(state)
         if bad := not_finite(tree):
@@ -67,10 +78,31 @@ class Checkpoints:
                 "finite numbers",
                 f"lower the learning rate; {self.last_good()}",
             )
-        if parallel.process()[0] == 0:
-            self._write(int(state.step), tree)
+        self._wait()
+        self._writing = self._writer.submit(self._write, int(state.step), tree)
+
+    def look(self) -> None:
+        """Raise what went wrong with the last write, if that is known already.
+
+        Raises:
+            OSError: If the disk is full, with one of `files.DISK_FULL`.
+        """
+        if self._writing is not None and self._writing.done():
+            self._wait()
+
+    def finish(self) -> None:
+        """Return when everything is safely on disk, and every process can read it.
+
+        Every process of the run must call this; raises as `look` does.
+        """
+        self._wait()
         parallel.wait_for_all()
         self._manager.reload()
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def _write(self, step: int, tree: Tree) -> None:
         """Write, or leave nothing behind.
@@ -120,18 +152,23 @@ class Checkpoints:
         problems: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return self.restore_step(step, template)
+                state = self.restore_step(step, template)
             # Orbax, tensorstore and the file system each fail in their own ways on a
             # damaged checkpoint; whatever it was, the one before is worth trying.
             except Exception as error:
-                summary = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                problems.append(f"step {step}: {summary}")
-                logging.error(
-                    "checkpoint %s/%d is unusable (%s); trying the one before",
-                    self.folder,
-                    step,
-                    summary,
+                first = (str(error).splitlines() or [""])[0]
+                problems.append(
+                    f"step {step} is unusable ({type(error).__name__}: {first})"
                 )
+                continue
+            if problems:
+                logging.warning(
+                    "checkpoints in %s: %s; step %d, the one before, is taken",
+                    self.folder,
+                    "; ".join(problems),
+                    step,
+                )
+            return state
         if problems:
             raise UserError(
                 f"no usable checkpoint in {self.folder}: " + "; ".join(problems),
@@ -160,16 +197,22 @@ class Checkpoints:
         return state
 
     def steps(self) -> tuple[int, ...]:
-        """Return the steps there are checkpoints of, oldest first."""
+        """Return the steps there are checkpoints of, oldest first; waits as `finish`.
+
+        Raises:
+            OSError: As `look` raises it.
+        """
+        self._wait()
         return tuple(sorted(self._manager.all_steps()))
 
     def last_good(self) -> str:
         """Say which checkpoint is the newest."""
-        if not self.steps():
+        if self._writing is not None:
+            wait([self._writing])  # that it failed is told by who asks for it
+        self._manager.reload()  # of what another process wrote
+        if not (steps := tuple(self._manager.all_steps())):
             return "no checkpoint was written before"
-        return (
-            f"the last good one, of step {self.steps()[-1]}, is kept in {self.folder}"
-        )
+        return f"the last good one, of step {max(steps)}, is kept in {self.folder}"
 
     def restore_step(self, step: int, template: TrainState) -> TrainState:
         """Read one checkpoint; raises whatever is wrong with it."""
@@ -190,7 +233,8 @@ class Checkpoints:
         return jax.tree.unflatten(structure, [found[name] for name in shapes])
 
     def close(self) -> None:
-        """Release orbax's threads."""
+        """Wait for what is being written, and release all threads."""
+        self._writer.shutdown()
         self._manager.close()
 
 

@@ -77,6 +77,7 @@ def train(
             state = _steps(
                 name, step, state, batches, checkpoints, schedule, log, stop, online
             )
+            checkpoints.finish()
         log.close()
     finally:
         checkpoints.close()
@@ -105,7 +106,8 @@ def _steps(
     """Run the remaining steps; save at the end, at the rhythm, and when asked to."""
     first = int(state.step)
     if first >= schedule.steps:
-        if not checkpoints.steps():  # no steps asked for: weights from a file, as is
+        # No steps asked for: weights from a file, as is.
+        if not checkpoints.steps() and parallel.process()[0] == 0:
             checkpoints.save(state)
         return state
     run = parallel.run_on_devices(_telling(step))
@@ -137,7 +139,8 @@ def _steps(
             _check_finite(name, values, checkpoints)
             log.write(values, clock)
             pending = []
-        if save:
+        checkpoints.look()
+        if save and parallel.process()[0] == 0:
             checkpoints.save(parallel.unreplicate(carried))
         log.look(done, carried)
         if last:

@@ -120,8 +120,14 @@ def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
 
 
 def unreplicate(tree: Any) -> Any:
-    """Fetch the first device's copy to the host."""
-    return jax.tree.map(lambda x: np.asarray(x[0]), tree)
+    """Copy what this process's first device holds to the host.
+
+    It asks no other device (`x[0]` would), and shares no memory with a processor that
+    is the device: the next step is given that.
+    """
+    return jax.tree.map(
+        lambda x: np.array(x.addressable_data(0)).reshape(x.shape[1:]), tree
+    )
 
 
 def split(batch: Any, count: int = 0) -> Any:

@@ -1,5 +1,7 @@
 import errno
 import shutil
+import threading
+from concurrent import futures
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 import pytest
 
 from imas_jax.errors import UserError
+from imas_jax.training import parallel
 from imas_jax.training.checkpoints import KEEP, Checkpoints, as_tree, digest
 from imas_jax.training.state import create_state
 
@@ -51,12 +54,15 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save(state_at(step, value=float(step)))
+    checkpoints.finish()
     damage(tmp_path, 2)
     found = checkpoints.restore(state_at(0))
     checkpoints.close()
     assert int(found.step) == 1
     assert np.all(np.asarray(found.params["a"]["kernel"]) == 1.0)
-    assert any("unusable" in record.message for record in caplog.records)
+    (told,) = (r.message for r in caplog.records if r.levelname == "WARNING")
+    assert "step 2 is unusable" in told
+    assert "step 1, the one before, is taken" in told
 
 
 def test_a_checkpoint_of_numbers_that_are_not_finite_is_not_restored(
@@ -80,6 +86,7 @@ def test_a_run_that_fell_back_can_save_the_damaged_step_again(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save(state_at(step))
+    checkpoints.finish()
     damage(tmp_path, 2)
     assert int(checkpoints.resume(state_at(0)).step) == 1
     checkpoints.save(state_at(2, value=5.0))
@@ -93,6 +100,7 @@ def test_reading_changes_nothing_on_disk(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         checkpoints.save(state_at(step))
+    checkpoints.finish()
     damage(tmp_path, 2)
     before = sorted(tmp_path.rglob("*"))
     checkpoints.restore(state_at(0))
@@ -111,10 +119,12 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state_at(1))
+    checkpoints.finish()
     full = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    checkpoints.save(state_at(2))
     with pytest.raises(OSError, match="100 are free") as error:
-        checkpoints.save(state_at(2))
+        checkpoints.finish()
     assert error.value.errno == errno.ENOSPC
     monkeypatch.undo()
     checkpoints.save(state_at(2))
@@ -128,6 +138,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_nothing_behin
     """Tensorstore raises ValueError with the system's words in it."""
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state_at(1))
+    checkpoints.finish()
 
     def fill_up(*_, **__):
         (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
@@ -136,12 +147,57 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_leaves_nothing_behin
 
     with monkeypatch.context() as full:
         full.setattr(checkpoints._manager, "save", fill_up)
+        checkpoints.save(state_at(2))
         with pytest.raises(OSError, match="No space left") as error:
-            checkpoints.save(state_at(2))
+            checkpoints.finish()
     assert error.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     checkpoints.save(state_at(2))
     assert checkpoints.steps() == (1, 2)
+    checkpoints.close()
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """Checkpoints whose disk waits for the event `go`."""
+    checkpoints, go = Checkpoints(tmp_path), threading.Event()
+    save = checkpoints._manager.save
+
+    def wait(*what, **how):
+        assert go.wait(30)
+        return save(*what, **how)
+
+    monkeypatch.setattr(checkpoints._manager, "save", wait)
+    yield checkpoints, go
+    go.set()
+    checkpoints.close()
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path, slow):
+    checkpoints, go = slow
+    step = parallel.run_on_devices(lambda x: jax.tree.map(lambda leaf: leaf + 1, x))
+    carried = parallel.replicate(state_at(1, value=3.0))
+    checkpoints.save(parallel.unreplicate(carried))
+    for _ in range(3):  # each in the memory of the one before
+        carried = step(carried)
+    checkpoints.look()
+    assert not (tmp_path / "1").exists()
+    assert int(parallel.unreplicate(carried).step) == 4
+    go.set()
+    checkpoints.finish()
+    found = checkpoints.restore(state_at(0))
+    assert digest(as_tree(found)) == digest(as_tree(state_at(1, value=3.0)))
+
+
+def test_a_write_that_fails_is_told_at_the_next_look(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    full = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    checkpoints.save(state_at(1))
+    futures.wait([checkpoints._writing])
+    with pytest.raises(OSError, match="100 are free"):
+        checkpoints.look()
+    assert checkpoints.last_good() == "no checkpoint was written before"
     checkpoints.close()
 
 
