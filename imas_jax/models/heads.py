@@ -55,7 +55,10 @@ class ConvHead(nn.Module):
         )(x)
         x = nn.relu(layers.BatchNorm(self.axis_name, name="bn2")(x, train))
         # Whole channels: neighbouring pixels say too much of a zeroed one.
-        x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(x, deterministic=not train)
+        # Its name is part of its key.
+        x = layers.ChannelDropout(self.dropout, self.axis_name, name="Dropout_0")(
+            x, train
+        )
         # Never in bfloat16: its 8 bits are few for a logit or a residual in pixels, and
         # the layer costs next to nothing.
         return layers.Conv(

@@ -183,6 +183,37 @@ def wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+class ChannelDropout(nn.Module):
+    """Zeroes whole channels of whole images in training, and scales what is left.
+
+    What is zeroed depends on an image's place in the global batch only: devices draw
+    for all images and take their own part, so their number changes nothing.
+
+    Attributes:
+        rate: Probability of zero.
+        axis_name: Device axis that shares the batch, or None.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w k"], train: bool
+    ) -> Float[Array, "b h w k"]:
+        """Drop; training wants the same `dropout` key on all devices."""
+        if not train or self.rate == 0.0:
+            return x
+        b, devices, first = x.shape[0], 1, jnp.zeros((), jnp.int32)
+        if self.axis_name is not None and not self.is_initializing():
+            devices = jax.lax.axis_size(self.axis_name)
+            first = jax.lax.axis_index(self.axis_name) * b
+        keep, shape = 1.0 - self.rate, (b * devices, 1, 1, x.shape[-1])
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
+        kept = jax.lax.dynamic_slice_in_dim(kept, first, b)
+        return jnp.where(kept, x / keep, jnp.zeros_like(x))
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation with torch's statistics, synchronised over devices.
 

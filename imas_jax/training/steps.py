@@ -171,7 +171,7 @@ def make_step(
         sample = augment(batch, keys, config.augment, mask_size, train=True)
         gradient = jax.grad(loss, has_aux=True)
         grads, (metrics, batch_stats) = gradient(
-            state.params, state.batch_stats, sample, parallel.device_key(dropout_key)
+            state.params, state.batch_stats, sample, jax.random.fold_in(dropout_key, 0)
         )
         grads, metrics = parallel.average((grads, metrics))
         moved = apply_gradients(state, grads, batch_stats, optimizer, ema)

@@ -66,6 +66,7 @@ def take_steps(stage, devices):
     Plain SGD: Adam would hide a gradient that is scaled by the number of devices.
     """
     config, optimizer = tiny(), optax.sgd(0.1)
+    config.model.dropout = 0.5  # of the same channels on any number of devices
     model = make_model(config, parallel.AXIS)
     loss = steps.make_loss(model, config, stage, (1,))
     size = mask_size(config.model, tuple(config.augment.crop))
