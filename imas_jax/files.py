@@ -26,7 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
+import filelock
 import numpy as np
+from absl import logging
 
 from imas_jax.errors import UserError
 
@@ -91,8 +93,41 @@ def folder_aside(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
-def check_room(folder: Path, needed: int, what: str) -> None:
+@contextlib.contextmanager
+def alone(path: Path, busy: str) -> Iterator[None]:
+    """Keep other processes from what a lock file stands for, while the block runs.
+
+    Args:
+        path: The lock file; its folder is made, and it stays.
+        busy: Is told when another process has it and this one waits.
+
+    Raises:
+        OSError: As the disk has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        logging.info("%s; waiting", busy)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_room(
+    folder: Path, needed: int, what: str, field: str = "workdir", instead: str = ""
+) -> None:
     """Refuse to begin what cannot end well.
+
+    Args:
+        folder: Where it will lie.
+        needed: Bytes it takes.
+        what: It is.
+        field: Of the config, which names the folder.
+        instead: What does without the room, if anything does.
 
     Raises:
         UserError: If the disk of `folder` has less than `needed` bytes left.
@@ -102,7 +137,7 @@ def check_room(folder: Path, needed: int, what: str) -> None:
         raise UserError(
             f"{free / 1e6:.0f} MB free at {folder}",
             f"{needed / 1e6:.0f} MB for {what}",
-            "make room, or set --config.workdir to a larger disk",
+            f"make room, or set --config.{field} to a larger disk{instead}",
         )
 
 
@@ -149,6 +184,18 @@ def user_cache() -> Path:
     # The standard says that a relative path is to be taken for none.
     home = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
     return home / "imas_jax"
+
+
+def local_cache() -> Path:
+    """Return this project's folder for what is large and only good on this machine.
+
+    Below TMPDIR where that is set, as clusters do for each job on the disk of the node
+    (homes there are often far away and small); else the user's cache.
+    """
+    base = os.environ.get("TMPDIR", "")
+    if Path(base).is_absolute():
+        return Path(base) / f"imas_jax-{os.getuid()}"
+    return user_cache()
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
 """Batches of frame pairs for the train step: a pure function of (seed, step).
 
-Two sources, one order (`order.py`). `MemorySource` holds decoded frames and needs no
-TensorFlow. `TFRecordSource` lets tf.data read and decode the shards of `builders.py` in
-the background, for sets larger than memory. Neither has a state to save: a resumed
-run asks for step k and gets the batch of step k.
+Two sources, one order (`order.py`). `MemorySource` takes decoded frames and flow from
+memory, which the processes of a host share (`decoded.py`), and needs no TensorFlow.
+`TFRecordSource` lets tf.data read and decode the shards of `builders.py` in the
+background, for sets larger than memory. Neither has a state to save: a resumed run asks
+for step k and gets the batch of step k.
 
 Pixels of the two sources are equal where both decode JPEG alike, which libjpeg-turbo
 does (tested); they may differ by one grey level with another decoder.
@@ -22,13 +23,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from absl import logging
 from jaxtyping import Float16, UInt8
 from ml_collections import ConfigDict
 
 from imas_jax import errors
 from imas_jax.conventions import Batch, Features
 from imas_jax.data import clips as clips_lib
+from imas_jax.data import decoded, memory
 from imas_jax.data import order as order_lib
 from imas_jax.data import training_set as training_set_lib
 
@@ -164,6 +165,7 @@ def make_source(
     prepared: Path,
     targets: Targets | None = None,
     process: tuple[int, int] = (0, 1),
+    here: int = 1,
     seen: Sequence[Sequence[Features]] | None = None,
 ) -> MemorySource | TFRecordSource:
     """Build the source that `config.data.source` names.
@@ -175,6 +177,7 @@ def make_source(
         prepared: The prepare stage's folder; only tfrecord looks there.
         targets: Stage-2 targets, one array a clip, in the clips' order.
         process: (index, count) of this process.
+        here: How many of the processes are on this host.
         seen: What a frozen backbone sees in the clips' frames, to give in their place;
             for memory only.
 
@@ -187,11 +190,13 @@ def make_source(
     )
     _check_targets(training_set, targets)
     if config.data.source == "memory":
-        frames: Frames | None = seen
-        if frames is None:
-            _check_memory(training_set)
-            frames = training_set_lib.read_frames(training_set)
-        flows = training_set_lib.read_flows(training_set)
+        needed = training_set_lib.memory_needed(training_set, frames=seen is None)
+        kept = decoded.folder(config.data.cache, needed, here)
+        own = _in_flight(training_set, order) + sum(t.nbytes for t in targets or ())
+        shared, own = (0, own + needed) if kept is None else (needed, own)
+        memory.check(shared, own, here)
+        frames = decoded.read_frames(training_set, kept) if seen is None else seen
+        flows = decoded.read_flows(training_set, kept)
         return MemorySource(frames, flows, pairs, order, targets)
     if config.data.source == "tfrecord":
         tensorflow()  # before tensorflow_datasets finds it, to keep it quiet
@@ -306,14 +311,11 @@ def _check_targets(
     )
 
 
-def _check_memory(training_set: training_set_lib.TrainingSet) -> None:
-    """Refuse before decoding what cannot fit."""
-    needed = training_set_lib.memory_needed(training_set)
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    logging.info("data.source=memory: %.2f GB of frames and flow", needed / 1e9)
-    if needed > total:
-        raise errors.UserError(
-            f"data.source=memory needs {needed / 1e9:.1f} GB",
-            f"at most this machine's {total / 1e9:.1f} GB",
-            "set --config.data.source=tfrecord, or a smaller data.size",
-        )
+def _in_flight(
+    training_set: training_set_lib.TrainingSet, order: order_lib.Order
+) -> int:
+    """Return the bytes of a process's batches: those ready, in hand and being made."""
+    h, w = training_set.size
+    flow = sum(map(training_set_lib.flow_bytes, training_set.paths(0)))
+    pairs = order.batch_size // order.process_count
+    return (PREFETCH + 2) * pairs * (2 * 3 * h * w + flow)

@@ -7,8 +7,9 @@ file, so they hold the same values in the same order. No annotation comes near i
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,17 @@ class TrainingSet:
         for index, pair in enumerate(self.pairs):
             indices[pair.clip].append(index)
         return tuple(map(tuple, indices))
+
+    def paths(self, index: int) -> list[Path]:
+        """Return the files of a pair's flow, forward and backward; none without."""
+        if self.flow is None:
+            return []
+        pair = self.pairs[index]
+        name, gap = self.clips[pair.clip].name, pair.second - pair.first
+        return [
+            self.flow.path(name, pair.first, direction, gap)
+            for direction in files.DIRECTIONS
+        ]
 
     def flow_of(self, index: int) -> Float16[np.ndarray, "2 hf wf 2"]:
         """Read forward and backward flow of a pair, in pixels of the frames.
@@ -171,25 +183,19 @@ def check_flows(training_set: TrainingSet) -> None:
     _visit_flows(training_set, lambda index, flow: None)
 
 
-def memory_needed(training_set: TrainingSet) -> int:
-    """Return the bytes all frames and flows take when decoded."""
+def memory_needed(training_set: TrainingSet, frames: bool = True) -> int:
+    """Return the bytes all flows, and all frames if wanted, take when decoded."""
     h, w = training_set.size
-    frames = sum(len(clip.frames) for clip in training_set.clips) * h * w * 3
-    return frames + sum(map(flow_bytes, _paths(training_set)))
+    count = sum(len(clip.frames) for clip in training_set.clips) if frames else 0
+    every = map(training_set.paths, range(len(training_set.pairs)))
+    return count * h * w * 3 + sum(
+        map(flow_bytes, itertools.chain.from_iterable(every))
+    )
 
 
 def flow_bytes(path: Path) -> int:
     """Return a flow file's size, which is nearly its array's; 0 if it is missing."""
     return path.stat().st_size if path.exists() else 0
-
-
-def _paths(training_set: TrainingSet) -> Iterator[Path]:
-    if training_set.flow is None:
-        return
-    for pair in training_set.pairs:
-        name, gap = training_set.clips[pair.clip].name, pair.second - pair.first
-        for direction in files.DIRECTIONS:
-            yield training_set.flow.path(name, pair.first, direction, gap)
 
 
 def _visit_flows(

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 from absl import logging
 
 from imas_jax import errors, files
@@ -62,27 +61,19 @@ def fetch(name: str) -> Path:
 @contextlib.contextmanager
 def _alone(name: str, path: Path) -> Iterator[None]:
     """Keep other processes of this user from fetching the same file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    with contextlib.ExitStack() as held:
+        lock = path.with_name(f".{path.name}.lock")
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            logging.info("%s: another process is fetching it; waiting", name)
-            lock.acquire()
-    except OSError as error:
-        if path.is_file():  # of a cache that somebody filled for all
-            yield
-            return
-        raise errors.UserError(
-            f"weights {name!r} cannot be kept in {path.parent}: {error}",
-            "a cache folder that can be written to",
-            "correct its permissions, or name another with XDG_CACHE_HOME",
-        ) from error
-    try:
+            busy = f"{name}: another process is fetching it"
+            held.enter_context(files.alone(lock, busy))
+        except OSError as error:
+            if not path.is_file():  # else of a cache that somebody filled for all
+                raise errors.UserError(
+                    f"weights {name!r} cannot be kept in {path.parent}: {error}",
+                    "a cache folder that can be written to",
+                    "correct its permissions, or name another with XDG_CACHE_HOME",
+                ) from error
         yield
-    finally:
-        lock.release()
 
 
 def _fetch(entry: Published, name: str, path: Path) -> None:

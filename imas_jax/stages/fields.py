@@ -11,7 +11,7 @@ from typing import Any, get_args
 from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf
-from imas_jax.data import clip_checks, layouts, training_set
+from imas_jax.data import clip_checks, decoded, layouts, training_set
 from imas_jax.errors import ProblemList, suggestion
 from imas_jax.evaluation import mask_folders
 from imas_jax.flow import estimators
@@ -123,6 +123,7 @@ TABLE: dict[str, Row] = {
         "of each clip to train on; 0 is all",
     ),
     "data.source": (Word(("memory", "tfrecord")), "where batches come from"),
+    "data.cache": (Text(), f"folder of what is decoded; {decoded.OFF} keeps none"),
     "data.partial": (Flag(), "accept missing sequences and frames"),
     "flow.estimator": (Word(estimators.NAMES), "what computes flow"),
     "flow.source": (Text(), "folder of flow computed elsewhere"),

@@ -86,6 +86,7 @@ def fit(
         run.workdir / "prepare",
         wanted.masks if wanted else None,
         parallel.process(),
+        parallel.processes_here(),
         frozen_features(run, variables, training_set.clips),
     )
     return loop.train(

@@ -7,6 +7,7 @@ is split evenly, so any number of devices and processes gives the same step.
 
 import itertools
 import queue
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ AXIS = "devices"
 HEARTBEAT = 60
 # What the runtime's service takes as a time limit at most: 24 days.
 LONGEST_MS = 2**31 - 1
+LONGEST_TEXT = 2**18  # characters of what the service keeps under one name
 _BARRIERS = itertools.count()  # each has a name of its own, the same in every process
 
 
@@ -228,6 +230,37 @@ def from_first(value: int) -> int:
     """Return the first process's value, in every process; each must call this."""
     wait_for_all()
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def exchange(text: str) -> list[str]:
+    """Return what every process says here, by index; each must call this.
+
+    Raises:
+        JaxRuntimeError: If another process has died.
+    """
+    index, count = process()
+    if count == 1:
+        return [text]
+    name = f"imas_jax/said/{next(_BARRIERS)}"
+    parts = [text[i : i + LONGEST_TEXT] for i in range(0, len(text), LONGEST_TEXT)]
+    for number, part in enumerate(parts):
+        service().key_value_set(f"{name}/{index}/{number}", part)
+    service().key_value_set(f"{name}/{index}/parts", str(len(parts)))
+    wait_for_all()  # however long the others take; then all of it is there
+
+    def said(key: str) -> str:
+        return service().key_value_try_get(f"{name}/{key}")
+
+    return [
+        "".join(said(f"{one}/{number}") for number in range(int(said(f"{one}/parts"))))
+        for one in range(count)
+    ]
+
+
+def processes_here() -> int:
+    """Return how many of the processes are on this host; each must call this."""
+    hosts = exchange(socket.gethostname())
+    return hosts.count(socket.gethostname())
 
 
 def service() -> Any:

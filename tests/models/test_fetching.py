@@ -240,7 +240,7 @@ def test_a_cache_that_somebody_filled_for_all_need_not_be_writable(
     publish("http://127.0.0.1:9/a.pth", (f"sha256:{SHA256}",))
     fetching.folder().mkdir(parents=True)
     fetching.place(NAME).write_bytes(CONTENT)
-    monkeypatch.setattr(fetching.filelock.FileLock, "acquire", forbidden)
+    monkeypatch.setattr(fetching.files, "alone", forbidden)
     monkeypatch.setattr(fetching.files, "write_text", forbidden)
     with caplog.at_level("WARNING", logger="absl"):
         assert fetching.fetch(NAME) == fetching.place(NAME)
