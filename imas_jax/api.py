@@ -347,7 +347,9 @@ class Network:
             stage = self._last.stage
             state = network.final_state(config, self._last.folder, stage)
             variables = state.best_variables
-            self._made = how, network.predictor(config, self.workdir, variables)
+            # One device: several would wait for so many times more frames of a stream.
+            made = network.predictor(config, self.workdir, variables, devices=1)
+            self._made = how, made
         return self._made[1]
 
 

@@ -74,21 +74,52 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
         what: Name of the work, e.g. "flow".
         unit: What one item is, e.g. "pair".
     """
-    if (listener := _LISTENER.get()) is not None:
+    line = ItemLine(what, unit, total)
+    try:
         for done, item in enumerate(items, start=1):
             yield item
-            listener(Progress(what, done, total, unit))
-        return
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
-        return
-    start = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
+            line.show(done, total)
+    finally:
+        line.close()
+
+
+class ItemLine:
+    """Counted work: a function's to hear, one live line on a terminal, or plain lines.
+
+    Args:
+        what: Name of the work, e.g. "flow".
+        unit: What is counted, e.g. "pair".
+        total: How many there are, as far as it is known.
+    """
+
+    def __init__(self, what: str, unit: str, total: int):
+        self._what, self._unit = what, unit
+        self._start = self._last = time.monotonic()
+        self._listener = _LISTENER.get()
+        self._bar: tqdm | None = None
+        if self._listener is None and sys.stderr.isatty():
+            self._bar = tqdm(desc=what, total=total, unit=unit, dynamic_ncols=True)
+
+    def show(self, done: int, total: int) -> None:
+        """Say how far the work is; plain lines come now and then only."""
+        if self._listener is not None:
+            self._listener(Progress(self._what, done, total, self._unit))
+            return
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+            return
         now = time.monotonic()
-        if now - last >= LOG_EVERY or (done == total and now - start >= LOG_EVERY):
-            last = now
-            logging.info("%s", progress_line(what, unit, done, total, now - start))
+        since = now - self._start
+        if now - self._last >= LOG_EVERY or (done == total and since >= LOG_EVERY):
+            self._last = now
+            line = progress_line(self._what, self._unit, done, total, since)
+            logging.info("%s", line)
+
+    def close(self) -> None:
+        """Leave the terminal's line as it is."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class ByteLine:

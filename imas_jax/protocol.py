@@ -161,6 +161,7 @@ STAGES = (
         ("predict", "crf"),
         predict.work,
         {"clips": facts.clips},
+        shared=True,
         intact=lambda run: mask_export.is_there(run, inputs.clips(run)),
     ),
     Stage(

@@ -232,7 +232,7 @@ def test_prediction_is_for_accelerators(programs, name, precision):
     config.predict.flip = True
     predict = predictor.Predictor(model, variables, config.predict)
     assert len(list(predict([np.zeros((48, 64, 3), np.uint8)] * 3))) == 3
-    check(programs, precision)
+    check(programs[1:], precision)  # the first copied variables to devices
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -58,7 +58,7 @@ def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
     """Predict every frame with the stage-1 network."""
     state = network.final_state(run.config, run.folder("discover"), "discover")
     predictor = network.predictor(run.config, run.workdir, state.best_variables)
-    soft_masks.write_all(folder, clips, soft_masks.predicted(predictor))
+    soft_masks.write_all(folder, clips, soft_masks.predicted(predictor.of_clips))
 
 
 def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignment:

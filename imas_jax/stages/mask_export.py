@@ -12,11 +12,10 @@ import numpy as np
 
 from imas_jax.appearance import alignment
 from imas_jax.data.clips import Clip
-from imas_jax.progress import progress
 from imas_jax.report import exports
 from imas_jax.report.shots import About, Shot
 from imas_jax.runs.run import Run
-from imas_jax.stages import soft_masks
+from imas_jax.stages import shares, soft_masks
 from imas_jax.stages.predictor import to_frame
 
 SOFT, MASKS = "soft", "masks"  # folders of stage predict
@@ -45,15 +44,20 @@ def export(
 
 
 def export_all(
-    run: Run, folder: Path, clips: Sequence[Clip], names: Sequence[str]
+    run: Run,
+    folder: Path,
+    clips: Sequence[Clip],
+    names: Sequence[str],
+    share: shares.Share = shares.ALONE,
 ) -> dict[str, str]:
     """Write what is not there of all clips; return the folder of each format.
 
     Args:
         run: It has predicted the clips.
         folder: Gets a folder for each format but PNG masks.
-        clips: The clips.
+        clips: The clips, this process's where several share them.
         names: Formats.
+        share: Counts what all processes do.
     """
     exports.check(names)
     wanted = [name for name in names if name != WRITTEN]
@@ -68,7 +72,7 @@ def export_all(
     left = [clip for clip, paths in todo.items() if paths]
     steps = (step for clip in left for step in export(run, clip, todo[clip]))
     total = sum(len(clip.frames) for clip in left)
-    for _ in progress(steps, total, f"masks as {', '.join(wanted)}", "frame"):
+    for _ in share.progress(steps, total, f"masks as {', '.join(wanted)}", "frame"):
         pass
     return {name: str(folder / name) for name in wanted}
 

@@ -12,7 +12,8 @@ is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1
 pulled to it, so that which channel takes the object is not left to chance.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -66,15 +67,22 @@ def work(run: Run) -> Output:
         return (_to_grid(result.probability) for result in results)
 
     clips = run.clips.for_training(run.config)
-    soft_masks.write_all(run.workdir / "motion" / SOFT, clips, found, "evidence")
+    to = run.workdir / "motion" / SOFT
+    soft_masks.write_all(to, clips, _one_by_one(found), "evidence")
     if config.crf:
         to = run.workdir / "motion" / REFINED
-        soft_masks.write_all(to, clips, refined, "evidence, CRF")
+        soft_masks.write_all(to, clips, _one_by_one(refined), "evidence, CRF")
     moving = {clip.name: _share_moving(run, clip) for clip in clips}
     for name in still(moving):
         logging.warning("%s: %s", name, NOTHING)
     values = {"network": evidence.digest(weights), "crf": config.crf}
     return Output(digest([flow, values]), {**values, "moving": moving})
+
+
+def _one_by_one(
+    of_one: Callable[[Clip], Iterator[np.ndarray]],
+) -> Callable[[Sequence[Clip]], Iterator[np.ndarray]]:
+    return lambda clips: itertools.chain.from_iterable(map(of_one, clips))
 
 
 def still(moving: Mapping[str, float]) -> list[str]:

@@ -68,17 +68,20 @@ def weights_of_run(config: ConfigDict, stage: str) -> Tree | None:
     return final_state(theirs, found.folder, stage, online).best_variables
 
 
-def predictor(config: ConfigDict, workdir: Path, variables: Tree) -> Predictor:
+def predictor(
+    config: ConfigDict, workdir: Path, variables: Tree, devices: int = 0
+) -> Predictor:
     """Build what predicts with a trained network, on frozen features if these are.
 
     Args:
         config: The whole config, or a stage's view of it.
         workdir: Of the run.
         variables: All of the network's.
+        devices: Of this process, that share the frames; 0 is every one.
     """
     model = build_model(config)
     look = frozen.open_store(config, workdir, model, variables)
-    return Predictor(model, variables, config.predict, look)
+    return Predictor(model, variables, config.predict, look, devices)
 
 
 def stage_optimizer(config: ConfigDict, stage: str) -> optax.GradientTransformation:

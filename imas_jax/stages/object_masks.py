@@ -16,8 +16,6 @@ from imas_jax.stages import inputs, motion_evidence, settle
 from imas_jax.stages.predictor import Predictor, to_frame
 from imas_jax.stages.soft_masks import SoftMasks
 
-NOWHERE = 1e4  # px, both ways: forward and backward disagree, so a cut is not crossed
-
 
 def object_probabilities(
     soft: SoftMasks | np.ndarray, channels: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 Passes over a clip's frames, each in order and one frame at a time: the network's, the
 one that writes PNG masks, and one for further formats. Memory does not grow with a
-clip's length.
+clip's length. Processes share the clips, the devices of one its frames (`shares.py`).
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from absl import logging
 from jaxtyping import Float
 
 from imas_jax.data.clips import Clip
-from imas_jax.progress import progress
 from imas_jax.report import drawing
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import (
@@ -25,6 +24,7 @@ from imas_jax.stages import (
     motion,
     network,
     object_masks,
+    shares,
     soft_masks,
 )
 from imas_jax.stages.mask_export import MASKS, SOFT
@@ -33,20 +33,25 @@ from imas_jax.stages.mask_export import MASKS, SOFT
 def work(run: Run) -> Output:
     """Predict all clips with the final network and write their masks."""
     clips, start = inputs.clips(run), time.monotonic()
-    folder = run.workdir / "predict"
+    share, folder = shares.every(), run.workdir / "predict"
+    mine = share.of(clips)
     refined = run.config.refine.steps > 0
     stage = "refine" if refined else "discover"
     state = network.final_state(run.config, run.folder(stage), stage)
     predictor = network.predictor(run.config, run.workdir, state.best_variables)
-    soft_masks.write_all(folder / SOFT, clips, soft_masks.predicted(predictor))
+    masks_of = soft_masks.predicted(predictor.of_clips)
+    soft_masks.write_all(folder / SOFT, mine, masks_of, share=share)
     channels = tuple(run.values("align")["channels"])
-    total = sum(len(clip.frames) for clip in clips)
     written = (
-        step for clip in clips for step in _write_pngs(run, folder, clip, channels)
+        step for clip in mine for step in _write_pngs(run, folder, clip, channels)
     )
-    for _ in progress(written, total, "masks to PNG", "frame"):
+    count = sum(len(clip.frames) for clip in mine)
+    for _ in share.progress(written, count, "masks to PNG", "frame"):
         pass
-    formats = mask_export.export_all(run, folder, clips, run.config.predict.formats)
+    wanted = run.config.predict.formats
+    formats = mask_export.export_all(run, folder, mine, wanted, share)
+    share.wait()
+    total = sum(len(clip.frames) for clip in clips)
     logging.info("predict: %.3g frames/s", total / (time.monotonic() - start))
     trained = run.result("refine" if refined else "align")["identity"]
     return Output(

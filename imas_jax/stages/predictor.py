@@ -4,6 +4,7 @@ Whole frames at inference resolution (paper code: short side 392), no augmentati
 running statistics. Memory does not grow with the length of a clip.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from imas_jax import geometry
 from imas_jax.conventions import Features, Tree
 from imas_jax.data.augment import eval_sample
 from imas_jax.models.segmenter import Segmenter
+from imas_jax.training import parallel
 
 # Frames as the host has them, or what a frozen backbone sees in them.
 Seen: TypeAlias = np.ndarray | jax.Array | Features
@@ -31,6 +33,9 @@ class Predictor:
         variables: Its parameters and statistics.
         config: The `predict` part of a config.
         look: Gives what a frozen backbone sees in a frame; None where it is not frozen.
+        devices: Of this process, that share the frames; 0 is every one. Each has a
+            batch of `config.batch_size` at a time, so masks have the same bits however
+            many there are.
     """
 
     def __init__(
@@ -39,40 +44,59 @@ class Predictor:
         variables: Tree,
         config: ConfigDict,
         look: Look | None = None,
+        devices: int = 0,
     ):
-        self._variables = jax.device_put(variables)
         self._batch, self._flip, self._look = config.batch_size, config.flip, look
 
-        def masks(variables: Tree, frames: Seen, mirrored: Seen | None) -> jax.Array:
+        def masks(variables: Tree, batch: tuple[Seen, Seen | None]) -> jax.Array:
             def soft(frames: Seen) -> jax.Array:
                 seen = sample(frames, config.short_side)
                 logits: Any = model.apply(variables, seen, method="segment")
                 return jax.nn.softmax(logits)
 
+            frames, mirrored = batch
             if mirrored is None:
                 return soft(frames)
             return (soft(frames) + soft(mirrored)[:, :, ::-1]) / 2
 
-        self._masks = jax.jit(masks)
+        self._masks = parallel.Spread(masks, variables, devices)
 
     def load(self, variables: Tree) -> None:
         """Go on with other parameters of the same network, without compiling again."""
-        self._variables = jax.device_put(variables)
+        self._masks.load(variables)
 
     def __call__(
         self, frames: Iterable[UInt8[np.ndarray, "h w 3"]]
     ) -> Iterator[Float[np.ndarray, "hm wm c"]]:
         """Yield the soft masks of each frame, in order; frames share one size."""
-        iterator = iter(frames)
-        while group := list(islice(iterator, self._batch)):
-            count = len(group)
-            # The last group is filled up so that shapes never recompile.
-            group += [group[-1]] * (self._batch - count)
-            mirrored = None
-            if self._flip:
-                mirrored = self._see([frame[:, ::-1] for frame in group])
-            masks = self._masks(self._variables, self._see(group), mirrored)
-            yield from np.asarray(masks)[:count]
+        return self.of_clips([frames])
+
+    def of_clips(
+        self, clips: Iterable[Iterable[UInt8[np.ndarray, "h w 3"]]]
+    ) -> Iterator[Float[np.ndarray, "hm wm c"]]:
+        """Yield the soft masks of each frame of one clip after the other.
+
+        Devices that a clip's end leaves free go on with the next clip.
+
+        Args:
+            clips: Frames of each; those of one clip share one size.
+        """
+        counts: deque[int] = deque()
+
+        def batches() -> Iterator[tuple[Seen, Seen | None]]:
+            for frames in clips:
+                iterator = iter(frames)
+                while group := list(islice(iterator, self._batch)):
+                    counts.append(len(group))
+                    # The last group is filled up so that shapes never recompile.
+                    group += [group[-1]] * (self._batch - len(group))
+                    mirrored = None
+                    if self._flip:
+                        mirrored = self._see([frame[:, ::-1] for frame in group])
+                    yield self._see(group), mirrored
+
+        for masks in self._masks.each(batches()):
+            yield from masks[: counts.popleft()]
 
     def _see(self, frames: list[np.ndarray]) -> Seen:
         """Return what the network gets of frames: their pixels, or features."""

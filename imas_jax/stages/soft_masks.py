@@ -5,6 +5,7 @@ side maps it: mapped pages count as memory of the process.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from imas_jax import files
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
-from imas_jax.progress import progress
+from imas_jax.stages import shares
 
 
 class SoftMasks:
@@ -60,30 +61,35 @@ class SoftMasks:
 def write_all(
     folder: Path,
     clips: Sequence[Clip],
-    masks_of: Callable[[Clip], Iterator[Float[np.ndarray, "hm wm c"]]],
+    masks_of: Callable[[Sequence[Clip]], Iterator[Float[np.ndarray, "hm wm c"]]],
     what: str = "masks",
+    share: shares.Share = shares.ALONE,
 ) -> None:
     """Write the masks of the clips that have no file yet.
 
     Args:
         folder: Gets a file a clip.
-        clips: The clips.
-        masks_of: Yields a clip's masks, one a frame, in order.
+        clips: The clips, this process's where several share them.
+        masks_of: Yields clips' masks, one a frame, in order.
         what: Name on the progress line.
+        share: Counts what all processes do.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [clip for clip in clips if not path(folder, clip).is_file()]
     total = sum(len(clip.frames) for clip in missing)
-    frames = (step for clip in missing for step in _write(folder, clip, masks_of))
-    for _ in progress(frames, total, what, "frame"):
+    masks = masks_of(missing)
+    frames = (step for clip in missing for step in _write(folder, clip, masks))
+    for _ in share.progress(frames, total, what, "frame"):
         pass
 
 
 def predicted(
-    predictor: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]],
-) -> Callable[[Clip], Iterator[np.ndarray]]:
-    """Let a network (a `Predictor`) make the masks that `write_all` writes."""
-    return lambda clip: predictor(clip.read(t) for t in range(len(clip.frames)))
+    network: Callable[[Iterable[Iterable[np.ndarray]]], Iterator[np.ndarray]],
+) -> Callable[[Sequence[Clip]], Iterator[np.ndarray]]:
+    """Let a network (`Predictor.of_clips`) make the masks that `write_all` writes."""
+    return lambda clips: network(
+        map(clip.read, range(len(clip.frames))) for clip in clips
+    )
 
 
 def read(folder: Path, clip: Clip) -> SoftMasks:
@@ -132,20 +138,18 @@ def path(folder: Path, clip: Clip) -> Path:
     return folder / f"{clip.name}.npy"
 
 
-def _write(
-    folder: Path, clip: Clip, masks_of: Callable[[Clip], Iterator[np.ndarray]]
-) -> Iterator[None]:
-    """Write one clip aside, frame by frame, then rename."""
-    file = path(folder, clip)
+def _write(folder: Path, clip: Clip, masks: Iterator[np.ndarray]) -> Iterator[None]:
+    """Write one clip's masks, the next ones, aside and frame by frame; then rename."""
+    file, count = path(folder, clip), len(clip.frames)
     with files.aside(file) as draft, draft.open("wb") as out:
-        for t, soft in enumerate(masks_of(clip)):
+        for t, soft in enumerate(itertools.islice(masks, count)):
             if t == 0:
                 header = {
                     "descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)),
                     "fortran_order": False,
-                    "shape": (len(clip.frames), *soft.shape),
+                    "shape": (count, *soft.shape),
                 }
-                room = len(clip.frames) * soft.size * 2
+                room = count * soft.size * 2
                 files.check_room(folder, room, f"the soft masks of {clip.name}")
                 np.lib.format.write_array_header_1_0(out, header)
             out.write(soft.astype(np.float16).tobytes())

@@ -97,7 +97,8 @@ class StageWatcher:
     def _load(self, variables: Tree) -> Predictor:
         if self._predictor is None:
             run = self._run
-            self._predictor = network.predictor(run.config, run.workdir, variables)
+            made = network.predictor(run.config, run.workdir, variables, devices=1)
+            self._predictor = made  # single frames
         self._predictor.load(variables)
         return self._predictor
 

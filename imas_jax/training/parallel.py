@@ -9,7 +9,7 @@ import itertools
 import queue
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -266,3 +266,56 @@ def processes_here() -> int:
 def service() -> Any:
     """Return the runtime's service; JAX has it, but under no public name."""
     return distributed.global_state.client
+
+
+class Spread:
+    """Runs a function on this process's devices at once, each on a batch of its own.
+
+    Every device runs the program of one device alone, whatever their number, so what
+    comes out has the same bits. No device hears of another, nor of other processes.
+
+    Args:
+        function: Variables and one batch (a tree of arrays) -> a tree of arrays.
+        variables: Copied to every device.
+        devices: How many take part; 0 is every one of this process.
+    """
+
+    def __init__(
+        self, function: Callable[[Any, Any], Any], variables: Any, devices: int = 0
+    ):
+        self._devices = jax.local_devices()[: devices or None]
+        self._run = jax.pmap(function, devices=self._devices)
+        self.load(variables)
+
+    def load(self, variables: Any) -> None:
+        """Go on with other variables of the same shapes, without compiling again."""
+        self._variables = replicate(variables, self._devices)
+
+    def each(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield what the function makes of each batch, on the host and in order.
+
+        So many batches are drawn at a time as there are devices; fewer where another
+        shape follows, or nothing: then some devices do again what one of them does.
+        """
+        waiting: list[Any] = []
+        for batch in batches:
+            if waiting and _shapes(batch) != _shapes(waiting[0]):
+                yield from self._at_once(waiting)
+                waiting = []
+            waiting.append(batch)
+            if len(waiting) == len(self._devices):
+                yield from self._at_once(waiting)
+                waiting = []
+        if waiting:
+            yield from self._at_once(waiting)
+
+    def _at_once(self, batches: list[Any]) -> Iterator[Any]:
+        again = [batches[-1]] * (len(self._devices) - len(batches))
+        stacked = jax.tree.map(lambda *one: np.stack(one), *batches, *again)
+        found = jax.tree.map(np.asarray, self._run(self._variables, stacked))
+        for place in range(len(batches)):
+            yield jax.tree.map(lambda one, place=place: one[place], found)
+
+
+def _shapes(batch: Any) -> list[tuple[int, ...]]:
+    return [np.shape(leaf) for leaf in jax.tree.leaves(batch)]

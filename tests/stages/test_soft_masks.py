@@ -1,6 +1,7 @@
 """Soft masks on disk, and that memory does not grow with a clip's length."""
 
 import dataclasses
+import itertools
 import shutil
 import tracemalloc
 
@@ -22,20 +23,20 @@ SIZE = (64, 96)
 class Half:
     """A network whose object is the right half of every frame."""
 
-    def __call__(self, frames):
+    def __call__(self, clips):
         right = np.zeros((16, 24), np.float32)
         right[:, 12:] = 0.9
-        for _ in frames:
+        for _ in itertools.chain.from_iterable(clips):
             yield np.stack([1 - right, right], axis=-1)
 
 
 class Diagonal:
     """A network whose object is what lies below a slanted line."""
 
-    def __call__(self, frames):
+    def __call__(self, clips):
         y, x = np.mgrid[0:16, 0:24]
         below = 1 / (1 + np.exp(np.float32(1.2) * (x * 0.6 - y + 0.2)))
-        for _ in frames:
+        for _ in itertools.chain.from_iterable(clips):
             yield np.stack([1 - below, below], axis=-1).astype(np.float32)
 
 
