@@ -36,7 +36,7 @@ check: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade "pip<26" "setuptools>=77" wheel
-	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,docs,formats,tfrecord]"
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,docs,formats,hub,tfrecord]"
 	touch $@
 
 clean:

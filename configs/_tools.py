@@ -1,9 +1,20 @@
 """Fields of the tools that make what recipes may use; not a recipe of its own.
 
-`evidence` is for configs/motion.py, `pretrain` for configs/densecl.py.
+`evidence` is for configs/motion.py, `pretrain` for configs/densecl.py, `push` for any.
 """
 
 from ml_collections import ConfigDict
+
+
+def push() -> ConfigDict:
+    """Where stage push brings a run (ours; pip install imas_jax[hub])."""
+    return ConfigDict(
+        {
+            "to": "",  # hf://user/name at the Hugging Face hub
+            "private": True,  # a repository that is made for it
+            "report": False,  # True: the report goes too, which shows frames
+        }
+    )
 
 
 def evidence() -> ConfigDict:

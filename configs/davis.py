@@ -51,6 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.report = report()
     config.watch = watch()
     config.ablate = ablate()
+    config.push = _tools.push()
     config.evidence = _tools.evidence()
     config.pretrain = _tools.pretrain()
     if variant == "runlocal":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imas_jax.errors import Stopped, UserError
     from imas_jax.evaluation.one_clip import Score
     from imas_jax.progress import Progress
+    from imas_jax.tools.push import push
 
 __all__ = [
     "Masks",
@@ -41,6 +42,7 @@ __all__ = [
     "composition",
     "load",
     "losses",
+    "push",
     "score",
     "segment",
     "train",
@@ -52,6 +54,7 @@ _WHERE = {
     ),
     **dict.fromkeys(("Stopped", "UserError"), "errors"),
     "Score": "evaluation.one_clip",
+    "push": "tools.push",
     "Progress": "progress",
 }
 

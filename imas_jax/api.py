@@ -25,7 +25,7 @@ from imas_jax.evaluation.protocol import Protocol
 from imas_jax.progress import Progress
 from imas_jax.progress import progress as shown
 from imas_jax.report import exports
-from imas_jax.runs import hosted, recipes, records, restoring
+from imas_jax.runs import hosted, hub, recipes, records, restoring
 from imas_jax.runs.run import Run
 from imas_jax.stages import (
     fields,
@@ -100,11 +100,15 @@ def load(run: Path_) -> "Network":
     """Open the network that a run has trained, to segment other frames with it.
 
     Args:
-        run: The run's workdir; stages discover and align must be finished there.
+        run: The run's workdir; stages discover and align must be finished there. Or
+            `hf://user/name[@revision]`: one that was `push`ed, fetched once.
 
     Raises:
-        UserError: If it is no such run.
+        UserError: If it is no such run, or cannot be fetched whole.
     """
+    if isinstance(run, str) and hub.is_address(run):
+        with hosted.heard(None):
+            return Network(hub.fetch(run))
     return Network(hosted.absolute(run))
 
 

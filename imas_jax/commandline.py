@@ -47,6 +47,7 @@ In Python: import imas_jax; help(imas_jax). Read on: README.md, docs/.
 STAGES = (
     *("all", "flow", "motion", "prepare", "discover", "align", "refine", "predict"),
     *("evaluate", "report", "tune", "score", "ablate", "each", "evidence", "pretrain"),
+    "push",
 )
 
 

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from imas_jax.data.found import Clips
-from imas_jax.runs import lock, outcomes, restoring
+from imas_jax.runs import hub, lock, outcomes, restoring
 from imas_jax.runs import run as run_lib
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run, Stage
@@ -25,7 +25,7 @@ from imas_jax.stages import (
     settle,
     watch,
 )
-from imas_jax.tools import ablate, each, evidence, pretrain, score, tune
+from imas_jax.tools import ablate, each, evidence, pretrain, push, score, tune
 from imas_jax.training import compiled, parallel, together
 
 
@@ -197,6 +197,7 @@ TOOLS = (
         {"images": pretrain.contents},
         shared=True,
     ),
+    Stage("push", (), ("push",), push.work, repeat=True),
 )
 
 
@@ -244,7 +245,8 @@ def run(config: ConfigDict) -> Run:
     fields.check(config.lock(), names())
     compiled.keep()
     with together.joined(config.distributed), lock.hold(run_lib.workdir_of(config)):
-        config, found = inputs.locate(restoring.adopt_network(config)), Clips()
+        config = restoring.adopt_network(hub.resolved(config))
+        config, found = inputs.locate(config), Clips()
         config = settle.settle(config, found)
         checks.check(config, wanted := goal(config))
         made = Run(config, (*STAGES, *TOOLS), found)

@@ -20,6 +20,7 @@ import tracemalloc
 from pathlib import Path
 
 import av
+import hub_server
 import jax
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from absl import logging as absl_logging
 from PIL import Image
 
 import imas_jax
-from imas_jax import api
+from imas_jax import api, protocol
 from imas_jax.data import images
 from imas_jax.progress import progress
 from imas_jax.runs import recipes
@@ -295,6 +296,35 @@ def test_only_trained_runs_are_networks(finished, tmp_path):
         network.segment(tmp_path / "none")
 
 
+def test_a_run_goes_to_the_hub_without_frames_and_comes_back(
+    finished, tmp_path, monkeypatch
+):
+    root, result = finished[:2]
+    config = recipe()
+    config.update({"workdir": str(root / "run"), "stage": "push"})
+    config.data.root, config.push.to = str(root / "clip"), "hf://some/run"
+    with hub_server.at_home(tmp_path, monkeypatch) as hub:
+        with silence():
+            address = imas_jax.push(root / "run", "hf://some/run")
+        _, files = hub.files("some/run")
+        sizes = protocol.run(config).values("push")
+        with silence():
+            network = imas_jax.load(address)
+            found = list(network.segment(root / "clip"))
+    assert {name.split("/")[0] for name in files} == {
+        *("discover", "align", "predict", "README.md", "imas_jax.json"),
+    }
+    suffixes = {Path(name).suffix for name in files if "checkpoints" not in name}
+    assert suffixes == {".json", ".jsonl", ".md"}
+    kept = {name.split("/")[2] for name in files if "checkpoints" in name}
+    assert kept == {"6"}  # of 2, 4, 6
+    own = {n for n in files if n not in ("README.md", "imas_jax.json")}
+    assert sizes["files"] == len(own)
+    assert sizes["bytes"] == sum(len(files[name]) for name in own)
+    assert b'imas_jax.load("hf://some/run")' in files["README.md"]
+    np.testing.assert_array_equal(found, list(result.masks))
+
+
 def snippets():
     page = (ROOT / "docs/library.md").read_text()
     return re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -304,7 +334,7 @@ def snippets():
 def test_every_block_of_the_librarys_page_runs(finished, tmp_path, monkeypatch):
     root, load = finished[0], recipes.load
     monkeypatch.chdir(tmp_path)
-    # What is run is tiny: the finished run, whose clip is a folder.
+    # The hub is a stub. What is run is tiny: the finished run, whose clip is a folder.
     shutil.copytree(root / "clip", tmp_path / "clip")
     (tmp_path / "clip.mp4").symlink_to("clip")
     (tmp_path / "runs").mkdir()
@@ -317,7 +347,8 @@ def test_every_block_of_the_librarys_page_runs(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     space = {}
     assert len(snippets()) > 8
-    with jax.numpy_rank_promotion("allow"):
+    hub = hub_server.at_home(tmp_path / "hub", monkeypatch)
+    with hub, jax.numpy_rank_promotion("allow"):
         for block in snippets():
             exec(block, space)
 

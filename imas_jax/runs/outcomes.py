@@ -79,6 +79,9 @@ def next_steps(
             f"next: what they score, if annotated: {_program(words)} "
             "--config=evaluate --config.evaluate.masks=FOLDERS --config.data.root=DATA"
         ]
+    if goal == "push":
+        here = f"--config.restore={values['address']}"
+        return [f"next, wherever it is wanted: {_program(words)} clip.mp4 {here}"]
     tables = f"next: read {workdir / goal / 'tables.md'}"
     if goal == "score" and len(values.get("folders", ())) == 1:
         (folder,) = values["folders"].values()
@@ -181,6 +184,10 @@ _WORDS: Mapping[str, Callable[[Values, Path], str]] = {
     "ablate": lambda _, folder: f"scores by all protocols in {folder / 'tables.md'}",
     "each": lambda values, folder: (
         f"{_count(len(values['clips']), 'clip')}, all reports: {folder / 'index.html'}"
+    ),
+    "push": lambda values, _: (
+        f"{_count(values['files'], 'file')}, {values['bytes'] / 1e6:.1f} MB, "
+        f"at {values['address']}"
     ),
     "evidence": lambda values, _: f"weights in {values['weights']}",
     "pretrain": lambda values, _: f"weights in {values['weights']}",

@@ -26,6 +26,7 @@ from imas_jax.training import parallel
 # Stages that need neither a network nor what follows it.
 BEFORE_NETWORK = (
     *("flow", "prepare", "tune", "score", "ablate", "each", "evidence", "pretrain"),
+    "push",
 )
 
 
@@ -54,7 +55,8 @@ def check(config: ConfigDict, goal: str) -> None:
         formats,
     ]
     if goal in BEFORE_NETWORK:
-        wanted = {"flow": [flow], "prepare": [flow, shards]}.get(goal, [])
+        few = {"flow": [flow], "prepare": [flow, shards], "push": [destination]}
+        wanted = few.get(goal, [])
     found = []
     for one in wanted:
         try:
@@ -213,6 +215,16 @@ def watchers(config: ConfigDict) -> None:
 def formats(config: ConfigDict) -> None:
     """See whether what writes further formats of masks is installed."""
     exports.check(config.predict.formats)
+
+
+def destination(config: ConfigDict) -> None:
+    """See whether it is told where a run is to be pushed to."""
+    if not config.push.to:
+        raise UserError(
+            "push.to is empty",
+            "a repository at the hub",
+            "set --config.push.to=hf://user/name",
+        )
 
 
 def _done(config: ConfigDict, stage: str) -> bool:

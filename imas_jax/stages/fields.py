@@ -19,7 +19,7 @@ from imas_jax.losses import LossKind
 from imas_jax.models import imas, segmenter
 from imas_jax.models.segmenter import BACKBONES
 from imas_jax.report import exports
-from imas_jax.runs import restoring
+from imas_jax.runs import hub, restoring
 from imas_jax.runs.records import flatten
 from imas_jax.stages import align, features, flow_export, inputs, motion, settle
 from imas_jax.stages.rules import Flag, Number, Rule, Several, Text, Word
@@ -234,6 +234,9 @@ TABLE: dict[str, Row] = {
     "watch.trackio": (Text(), "a project"),
     "watch.images_every": (_COUNT, "steps; 0 never"),
     "watch.jaccard_every": (_COUNT, "steps; 0 never"),
+    "push.to": (Text(read=hub.read_address), "a repository: hf://user/name"),
+    "push.private": (Flag(), "a new repository is"),
+    "push.report": (Flag(), "push the report, which shows frames"),
     "ablate.rows": (Text(), "of the paper's tables; '' is all"),
     "ablate.seeds": (Several(_SEED, 1, relation="no value twice"), "of each row"),
     "ablate.crf": (Text(blank=False, read=crf.get_preset), "of rows with a CRF"),

