@@ -212,19 +212,26 @@ def torch_runner(
 
     torch.set_grad_enabled(False)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    torch.set_default_device(device)  # of what the twin makes itself, too
     tensors = raft.torch_files.read_checkpoint(path)
     state = {
-        name.removeprefix("module."): torch.from_numpy(np.ascontiguousarray(tensor))
+        name.removeprefix("module."): torch.from_numpy(np.ascontiguousarray(tensor)).to(
+            device
+        )
         for name, tensor in tensors.items()
     }
     first, second = (
-        torch.from_numpy(frame).permute(0, 3, 1, 2).float() for frame in frames
+        torch.from_numpy(frame).to(device).permute(0, 3, 1, 2).float()
+        for frame in frames
     )
 
     def run() -> None:
         raft_torch.raft(state, first, second, case.iterations)
         if case.ways == 2:
             raft_torch.raft(state, second, first, case.iterations)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 

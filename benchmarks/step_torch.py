@@ -27,7 +27,12 @@ def tensor_of(leaf) -> Tensor:
 
 
 def make_step(
-    params: Tensors, stats: Tensors, config, precision: str, dropout: float
+    params: Tensors,
+    stats: Tensors,
+    config,
+    precision: str,
+    dropout: float,
+    compiled: bool = False,
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return `step(frames, forward, backward) -> loss`, which updates `params`.
 
@@ -37,7 +42,11 @@ def make_step(
         config: The whole config; `model` and `discover` are read.
         precision: "float32", or "bfloat16" for the network by autocast.
         dropout: Probability of both heads.
+        compiled: Network and loss by torch.compile.
     """
+    predict, score = network, motion_loss
+    if compiled:
+        predict, score = torch.compile(network), torch.compile(motion_loss)
     for tensor in params.values():
         tensor.requires_grad_()
     rate = config.discover
@@ -51,8 +60,8 @@ def make_step(
         with torch.autocast(
             frames.device.type, torch.bfloat16, enabled=precision == "bfloat16"
         ):
-            prediction = network(params, stats, frames, dropout)
-        value = motion_loss(params, config.model, *prediction, forward, backward)
+            prediction = predict(params, stats, frames, dropout)
+        value = score(params, config.model, *prediction, forward, backward)
         value.backward()
         optimizer.step()
         return value.detach()

@@ -227,14 +227,24 @@ def jax_runner(config, sample: Sample) -> Runner:
     )
 
 
-def torch_runner(config, sample: Sample) -> Runner:
-    """Prepare the twin's step."""
+def torch_runner(
+    config, sample: Sample, tf32: bool = True, compiled: bool = False
+) -> Runner:
+    """Prepare the twin's step.
+
+    Args:
+        config: The recipe.
+        sample: What it learns from.
+        tf32: Whether float32 products may be rounded on an accelerator, as in XLA.
+        compiled: By torch.compile; else eager.
+    """
     import torch
 
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.set_float32_matmul_precision("high")  # TF32 on an accelerator, as in XLA
-    step = torch_step(config, device)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    step = torch_step(config, device, compiled)
     arrays = twin_sample(sample, device)
 
     def run() -> float:
@@ -246,7 +256,7 @@ def torch_runner(config, sample: Sample) -> Runner:
     return Runner(run)
 
 
-def torch_step(config, device: str):
+def torch_step(config, device: str, compiled: bool = False):
     """Return the twin's step from the weights we start with."""
     import step_torch
 
@@ -259,7 +269,7 @@ def torch_step(config, device: str):
         for kind in ("params", "batch_stats")
     )
     return step_torch.make_step(
-        params, stats, config, config.precision, config.model.dropout
+        params, stats, config, config.precision, config.model.dropout, compiled
     )
 
 
@@ -324,9 +334,11 @@ def make_sample(config, pairs: int, side: int) -> Sample:
     return Sample(frames, flow[0], flow[1], None)
 
 
-def matmul_peak(precision: str) -> float:
+def matmul_peak(precision: str, sizes: tuple[int, ...] | None = None) -> float:
     """Return the FLOP/s of the best of some square matrix products."""
-    sizes = (1024, 2048, 4096) if jax.default_backend() == "cpu" else (4096, 8192)
+    if sizes is None:
+        cpu = jax.default_backend() == "cpu"
+        sizes = (1024, 2048, 4096) if cpu else (4096, 8192)
     multiply, best = jax.jit(jnp.matmul), 0.0
     for n in sizes:
         a = jnp.ones((n, n), precision)
