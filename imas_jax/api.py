@@ -100,16 +100,14 @@ def load(run: Path_) -> "Network":
     """Open the network that a run has trained, to segment other frames with it.
 
     Args:
-        run: The run's workdir; stages discover and align must be finished there. Or
-            `hf://user/name[@revision]`: one that was `push`ed, fetched once.
+        run: Workdir of a run that finished stage align, or hf://user/name[@revision].
 
     Raises:
-        UserError: If it is no such run, or cannot be fetched whole.
+        UserError: If it is no such run, or does not come whole.
     """
-    if isinstance(run, str) and hub.is_address(run):
-        with hosted.heard(None):
-            return Network(hub.fetch(run))
-    return Network(hosted.absolute(run))
+    with hosted.heard(None):
+        folder = hub.fetch(str(run)) if hub.is_address(run) else hosted.absolute(run)
+    return Network(folder)
 
 
 def train(
