@@ -10,7 +10,8 @@ Rows, their changes and the paper's J are in imas_jax/evaluation/ablations.py: n
 residual, feature-merging, stage-1, stage-2, stage-2-semantic, stage-2-semantic-crf;
 pathway-none, pathway-none-robust, pathway-scaling, pathway-affine, pathway-residual;
 post-stage-1, post-stage-2, post-stage-1-crf, post-stage-2-crf. Whole methods, on the
-same clips, flow, network and schedule: amd, gwm, imas-stage-1, imas-lr.
+same clips, flow, network and schedule: amd, gwm, imas-stage-1, imas-lr, rcf-1, rcf-2.1,
+rcf-2.2 (alone it wants --config.discover.init=RUN, a run of rcf-2.1).
 
 Several rows over seeds, and one table of mean and spread beside the paper's numbers, in
 runs/ablation/ablate/: `all` (three tables), `table-3`, `table-4`, `table-5` or

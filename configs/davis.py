@@ -175,6 +175,9 @@ def loss() -> ConfigDict:
             "symmetric": True,  # forward and backward flow (paper)
             "entropy": "off",  # off (paper) | rcf | intended
             "entropy_weight": 0.05,  # RCF; used unless entropy is off
+            # Weight of the first channel's spread, so that it is the object (ours: 0;
+            # RCF on STv2: 1)
+            "compactness": 0.0,
             "ssim": 0.85,  # amd only: share of SSIM in its photometric loss, rest L1
         }
     )
@@ -207,7 +210,7 @@ def align() -> ConfigDict:
     return ConfigDict(
         {
             # motion (measured best, benchmarks/results/alignment.md) | semantic
-            # (equation 13, paper) | both: their mean
+            # (equation 13, paper) | both: their mean | cut (RCF: normalised cut)
             "score": "motion",
             # Features of the semantic judge: auto (weights where given, else
             # superpixels) | weights (paper) | stage1 | palette | superpixels
@@ -236,6 +239,10 @@ def target() -> ConfigDict:
             "resolution": "mask",  # mask (paper): where the CRF runs | frame
             # Equation 12. Its features are align.features; auto wants align.weights.
             "semantic_constraint": False,
+            # match: equation 12 (paper) | cut: the CRF of a mask whose normalised cut
+            # was improved too (RCF, stage 2.2)
+            "constrained_by": "match",
+            "disagreement": 0.0,  # share of the frame; 0: a cut is never dropped
             "dilation": 3,  # 3 on DAVIS16, 7 on STv2 and FBMS59 (paper)
             "workers": 0,  # CRF threads (pydensecrf: processes); 0 is one a core
         }

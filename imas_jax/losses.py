@@ -103,3 +103,21 @@ def entropy_rcf(masks: Float[Array, "*b c"]) -> Float[Array, ""]:
     Kept for parity with the authors' checkpoints; `entropy` is what was meant.
     """
     return -(masks * jax.nn.log_softmax(masks, axis=-1)).sum(axis=-1).mean()
+
+
+def compactness(mask: Float[Array, "*b h w"]) -> Float[Array, ""]:
+    """Mean squared distance of a mask's mass from its centre (RCF, on SegTrackv2).
+
+    Coordinates run from 0 to 1 over the map; the mean is over all pixels.
+    """
+    h, w = mask.shape[-2:]
+    y = (jnp.arange(h, dtype=mask.dtype) / h)[:, None]
+    x = (jnp.arange(w, dtype=mask.dtype) / w)[None]
+    mass = mask.sum(axis=(-2, -1), keepdims=True)
+    safe = jnp.where(mass > 0, mass, 1.0)
+    spread = jnp.zeros_like(mask)
+    for axis in (y, x):
+        grid = jnp.broadcast_to(axis, mask.shape)
+        centre = (mask * grid).sum(axis=(-2, -1), keepdims=True) / safe
+        spread = spread + jnp.square(grid - centre)
+    return (mask * spread).mean()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from imas_jax.appearance import semantic
+from imas_jax.appearance import cuts, semantic
 
 # Channels that together are taken for the object; one in the paper.
 Candidate = tuple[int, ...]
@@ -161,6 +161,25 @@ def judge_by_features(
         np.array([semantic.alignment_score(hard, match) for hard, match in pairs]),
         np.array([semantic.is_discarded(match) for _, match in pairs]),
     )
+
+
+def judge_by_cut(
+    masks: CandidateMasks, features: Float[np.ndarray, "hu wu k"], threshold: float
+) -> FrameScores:
+    """Score candidates by how cheaply they are cut out of the frame (RCF's judge).
+
+    RCF takes the negative cost; 1 less half of it says the same in [0, 1].
+
+    Args:
+        masks: Candidates.
+        features: Frozen features of the same frame, on any grid.
+        threshold: Cosine above which places belong together.
+    """
+    seen = cuts.on_grid(features)
+    ties = cuts.affinity(seen, threshold)
+    small = unstack(cuts.nearest(masks.soft, seen.shape[:2]))
+    values = [1.0 - cuts.cost(ties, mask) / cuts.WORST for mask in small]
+    return FrameScores(np.array(values), np.zeros(len(values), bool))
 
 
 def mean_scores(parts: Sequence[FrameScores]) -> FrameScores:

@@ -7,6 +7,7 @@ here; they and the masks live on one grid unless a function says otherwise.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -27,6 +28,32 @@ class Constrained:
 
     mask: Shaped[np.ndarray, "h w"]
     discarded: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class SemanticConstraint:
+    """Equation 12's numbers and where features come from.
+
+    Attributes:
+        features: Maps a frame, uint8 RGB, to frozen features on any grid.
+        digest: Says which features, e.g. a digest of the weights.
+        threshold: theta, a cosine.
+        dilation: Side of the dilating square, pixels of the soft mask wherever the
+            CRF runs.
+    """
+
+    features: Callable[[np.ndarray], np.ndarray]
+    digest: str
+    threshold: float
+    dilation: int
+
+    def told(self) -> dict[str, str | float]:
+        """Say what it does, in plain values."""
+        return {
+            "features": self.digest,
+            "threshold": self.threshold,
+            "dilation": self.dilation,
+        }
 
 
 def pool(

@@ -6,12 +6,11 @@ finished sequences are not made again, and those made from anything else are nev
 used.
 """
 
-import collections
 import dataclasses
 import itertools
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from absl import logging
 from jaxtyping import Float, UInt8
 
 from imas_jax import files
-from imas_jax.appearance import crf, semantic
+from imas_jax.appearance import crf, cuts, semantic
 from imas_jax.errors import UserError
 
 Resolution = Literal["mask", "frame"]
@@ -50,22 +49,7 @@ class SequenceStatistics:
     empty: int
 
 
-@dataclasses.dataclass(frozen=True)
-class SemanticConstraint:
-    """Equation 12's numbers and where features come from.
-
-    Attributes:
-        features: Maps a frame, uint8 RGB, to frozen features on any grid.
-        digest: Says which features, e.g. a digest of the weights.
-        threshold: theta, a cosine.
-        dilation: Side of the dilating square, pixels of the soft mask wherever the
-            CRF runs.
-    """
-
-    features: Callable[[np.ndarray], np.ndarray]
-    digest: str
-    threshold: float
-    dilation: int
+Constraint = semantic.SemanticConstraint | cuts.CutConstraint | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +61,13 @@ class TargetRecipe:
         resolution: Where the CRF runs: "mask" resizes the frame to the mask (paper),
             "frame" the mask to the frame and averages the result back. The constraint
             compares at the mask's size either way.
-        constraint: Equation 12, or None (IMAS-LR).
+        constraint: Equation 12, RCF's cut, or None (IMAS-LR).
         solver: What computes the CRF's mean field.
     """
 
     preset: crf.CrfPreset
     resolution: Resolution = "mask"
-    constraint: SemanticConstraint | None = None
+    constraint: Constraint = None
     solver: crf.Solver = "lattice"
 
 
@@ -163,9 +147,8 @@ def make_targets(
     provenance = full_provenance(source, recipe)
     found: dict[str, SequenceStatistics] = {}
     reused: list[str] = []
-    jobs: collections.deque[_Job] = collections.deque()
 
-    def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def draw() -> Iterator[_Job]:
         for sequence in sequences:
             finished = read_finished(folder, sequence.name, provenance)
             if finished is not None:
@@ -174,14 +157,11 @@ def make_targets(
                 continue
             found[sequence.name] = SequenceStatistics(0, 0.0, 0.0, 0, 0)  # its place
             for frame, mask in zip(sequence.frames, sequence.masks, strict=True):
-                mask = np.asarray(mask, np.float32)
-                jobs.append(_Job(sequence.name, frame, mask))
-                yield _meet(frame, mask, recipe.resolution)
+                yield _Job(sequence.name, frame, np.asarray(mask, np.float32))
 
-    results = crf.refine_many(stream(), recipe.preset, workers, recipe.solver)
-    made = ((jobs.popleft(), result) for result in results)
-    for name, group in itertools.groupby(made, key=lambda pair: pair[0].sequence):
-        outcomes = [_finish(job, result, recipe) for job, result in group]
+    made = _refine(draw(), recipe, workers)
+    for name, group in itertools.groupby(made, key=lambda one: one[0].sequence):
+        outcomes = [_finish(*one, recipe) for one in group]
         found[name] = _summarize(outcomes)
         _write(folder, name, [o.target for o in outcomes], found[name], provenance)
         logging.info(
@@ -233,12 +213,7 @@ def full_provenance(source: Provenance, recipe: TargetRecipe) -> dict[str, Any]:
         "version": _VERSION,
         "crf": {**dataclasses.asdict(recipe.preset), "solver": recipe.solver},
         "resolution": recipe.resolution,
-        "constraint": constraint
-        and {
-            "features": constraint.digest,
-            "threshold": constraint.threshold,
-            "dilation": constraint.dilation,
-        },
+        "constraint": constraint and constraint.told(),
     }
     return plain(told)
 
@@ -258,6 +233,34 @@ class _Outcome:
     discarded: bool
 
 
+def _refine(
+    jobs: Iterator[_Job], recipe: TargetRecipe, workers: int
+) -> Iterator[tuple[_Job, crf.CrfResult, crf.CrfResult | None]]:
+    """Run the CRF on all masks, and on those whose cut was improved if that is asked.
+
+    Jobs are drawn a few ahead of the results.
+    """
+    preset, solver, cut = recipe.preset, recipe.solver, recipe.constraint
+    jobs, first = itertools.tee(jobs)
+    met = (_meet(job.frame, job.mask, recipe.resolution) for job in first)
+    single = crf.refine_many(met, preset, workers, solver)
+    if not isinstance(cut, cuts.CutConstraint):
+        yield from (
+            (job, result, None) for job, result in zip(jobs, single, strict=True)
+        )
+        return
+    jobs, second = itertools.tee(jobs)
+
+    def improve() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for job in second:
+            frame, mask = _meet(job.frame, job.mask, recipe.resolution)
+            yield frame, cut.refined(job.frame, job.mask, mask.shape)
+
+    stretched = dataclasses.replace(preset, stretch=cut.stretch)
+    improved = crf.refine_many(improve(), stretched, workers, solver)
+    yield from zip(jobs, single, improved, strict=True)
+
+
 def _meet(
     frame: np.ndarray, mask: np.ndarray, resolution: Resolution
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -269,25 +272,38 @@ def _meet(
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), mask
 
 
-def _finish(job: _Job, result: crf.CrfResult, recipe: TargetRecipe) -> _Outcome:
-    """Bring one refined mask to mask resolution and constrain it there."""
+def _finish(
+    job: _Job,
+    result: crf.CrfResult,
+    improved: crf.CrfResult | None,
+    recipe: TargetRecipe,
+) -> _Outcome:
+    """Bring one refined mask to mask resolution, constrained there or before."""
     _, soft = _meet(job.frame, job.mask, recipe.resolution)
     before = crf.foreground_probability(soft, recipe.preset) > 0.5
-    size = job.mask.shape[::-1]
-    refined = result.mask.astype(np.uint8) * np.uint8(255)
-    refined = cv2.resize(refined, size, interpolation=cv2.INTER_AREA)
+    constraint = recipe.constraint
+    refined = _shrink(result.mask, job.mask.shape)
     kept = semantic.Constrained(refined, discarded=False)
-    if recipe.constraint is not None:
-        features = recipe.constraint.features(job.frame)
+    if isinstance(constraint, cuts.CutConstraint):
+        assert improved is not None
+        both = constraint.agree(result.mask, improved.mask)
+        kept = dataclasses.replace(both, mask=_shrink(both.mask, job.mask.shape))
+    elif constraint is not None:
+        features = constraint.features(job.frame)
         similar = semantic.mask_similarity(features, job.mask[..., None])[..., 0]
-        match = similar > recipe.constraint.threshold
-        kept = semantic.constrain(refined, match, recipe.constraint.dilation)
+        match = similar > constraint.threshold
+        kept = semantic.constrain(refined, match, constraint.dilation)
     return _Outcome(
         kept.mask,
         float(np.mean(before != result.mask)),
         float(np.mean(refined - kept.mask) / 255),
         kept.discarded,
     )
+
+
+def _shrink(mask: np.ndarray, shape: tuple[int, ...]) -> UInt8[np.ndarray, "h w"]:
+    grey = mask.astype(np.uint8) * np.uint8(255)
+    return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _summarize(outcomes: list[_Outcome]) -> SequenceStatistics:

@@ -2,7 +2,8 @@
 
 Writes the stage-1 soft masks of every frame, then lets a judge score the channels:
 `motion` compares with the motion evidence, `semantic` with the mask's own match
-in frozen features (equation 13), `both` is their mean.
+in frozen features (equation 13), `both` is their mean; `cut` asks how cheaply a mask is
+cut out of these features (RCF).
 """
 
 import functools
@@ -25,12 +26,19 @@ from imas_jax.stages.predictor import to_frame
 SOFT = "soft"
 # (clip, frame index, candidates at the clip's frame size) -> their scores.
 Judge = Callable[[Clip, int, alignment.CandidateMasks], alignment.FrameScores]
+Seeing = Callable[[alignment.CandidateMasks, np.ndarray, float], alignment.FrameScores]
 Moving = Callable[[Clip, int], Bool[np.ndarray, "h w"]]
 
 PARTS: dict[str, tuple[str, ...]] = {
     "motion": ("motion",),
     "semantic": ("semantic",),
     "both": ("motion", "semantic"),
+    "cut": ("cut",),
+}
+# Parts that look at frozen features, and how.
+SEEING: dict[str, Seeing] = {
+    "semantic": alignment.judge_by_features,
+    "cut": alignment.judge_by_cut,
 }
 
 
@@ -49,9 +57,14 @@ def work(run: Run) -> Output:
 
 def supervised(config: ConfigDict) -> list[str]:
     """Say what the judge owes to weights from human labels."""
-    if "semantic" not in PARTS[config.align.score]:
+    if not looks(config.align.score):
         return []
     return supervision.of_features(config, features.kind_of(config))
+
+
+def looks(score: str) -> bool:
+    """Tell whether a judge looks at frozen features."""
+    return bool(SEEING.keys() & PARTS.get(score, ()))
 
 
 def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
@@ -103,7 +116,7 @@ def make_judge(run: Run, moving: Moving) -> Judge:
             "correct the field",
         )
     wanted = PARTS[config.score]
-    see = features.judging(run) if "semantic" in wanted else None
+    see = features.judging(run) if looks(config.score) else None
     theta = features.threshold(run.config, features.kind_of(run.config))
 
     def judge(
@@ -114,7 +127,7 @@ def make_judge(run: Run, moving: Moving) -> Judge:
             parts.append(alignment.judge_by_motion(masks, moving(clip, t)))
         if see is not None:
             seen = see(clip.read(t))
-            parts.append(alignment.judge_by_features(masks, seen, theta))
+            parts += [SEEING[p](masks, seen, theta) for p in wanted if p in SEEING]
         return alignment.mean_scores(parts)
 
     return judge

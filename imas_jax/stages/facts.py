@@ -78,7 +78,7 @@ def evidence(run: Run) -> str:
 def judge(run: Run) -> str | None:
     """Tell how channels are judged; features do not matter to motion."""
     config = run.config
-    if "semantic" not in align.PARTS.get(config.align.score, ()):
+    if not align.looks(config.align.score):
         return ""
     return _features(config, features.kind_of(config))
 

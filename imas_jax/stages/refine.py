@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import crf, targets
+from imas_jax.appearance import crf, cuts, semantic, targets
 from imas_jax.conventions import Tree
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
@@ -133,10 +133,15 @@ def _make_targets(
 def recipe(run: Run) -> targets.TargetRecipe:
     """Read how targets are made."""
     config = run.config.target
-    constraint = None
+    constraint: targets.Constraint = None
     if config.semantic_constraint:
         see, identity, theta = features.constraining(run)
-        constraint = targets.SemanticConstraint(see, identity, theta, config.dilation)
+        if config.constrained_by == "cut":
+            constraint = cuts.CutConstraint(see, identity, theta, config.disagreement)
+        else:
+            constraint = semantic.SemanticConstraint(
+                see, identity, theta, config.dilation
+            )
     return targets.TargetRecipe(
         crf.get_preset(config.crf),
         config.resolution,

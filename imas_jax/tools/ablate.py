@@ -177,8 +177,15 @@ def _make(
     run: Run, group: Sequence[Ablation], seed: int, sequence: str
 ) -> tuple[Entry | None, Entry]:
     """Finish one run; return the motion baseline and what the run scored."""
+    before = ""
+    if group[0].after:
+        (first,) = (row for row in ablations.ROWS if row.name == group[0].after)
+        _make(run, [first], seed, sequence)
+        before = row_config(run.config, first, seed, sequence).workdir
     for row in group:  # every name leads to the run
-        config = row_config(run.config, row, seed, sequence)
+        config = row_config(run.config, row, seed, sequence).unlock()
+        config.discover.init = before or config.discover.init
+        config.lock()
         one = Run(config, tuple(run.stages.values()), run.clips)
         if parallel.process()[0] == 0:
             _share(one, run.workdir / "stages")

@@ -73,6 +73,9 @@ def make_loss(
             kinds = {"rcf": losses.entropy_rcf, "intended": losses.entropy}
             metrics["entropy"] = kinds[config.loss.entropy](masks)
             total = total + config.loss.entropy_weight * metrics["entropy"]
+        if stage == "discover" and config.loss.compactness > 0:
+            metrics["compactness"] = losses.compactness(masks[..., 0])
+            total = total + config.loss.compactness * metrics["compactness"]
         if stage == "discover" and config.discover.evidence_weight > 0:
             metrics["evidence"] = losses.appearance_loss(
                 masks[..., list(channels)].sum(axis=-1), sample.target

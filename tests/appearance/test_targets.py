@@ -154,7 +154,7 @@ def with_reflection() -> targets.MaskSequence:
 
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_the_dilation_is_pixels_of_the_mask_wherever_the_crf_runs(tmp_path, dilation):
-    like = targets.SemanticConstraint(colour_features, "colour", 0.5, dilation)
+    like = semantic.SemanticConstraint(colour_features, "colour", 0.5, dilation)
     frame = dataclasses.replace(QUICK, resolution="frame")
     made = {}
     for name, recipe in (
@@ -175,7 +175,7 @@ def test_the_dilation_is_pixels_of_the_mask_wherever_the_crf_runs(tmp_path, dila
 
 def test_the_constraint_removes_what_looks_different(tmp_path):
     with_it = dataclasses.replace(
-        QUICK, constraint=targets.SemanticConstraint(colour_features, "colour", 0.5, 3)
+        QUICK, constraint=semantic.SemanticConstraint(colour_features, "colour", 0.5, 3)
     )
     a = with_reflection()
     plain = targets.make_targets(tmp_path / "plain", [a], SOURCE, QUICK, workers=1)
@@ -192,7 +192,7 @@ def test_the_constraint_removes_what_looks_different(tmp_path):
 
 
 def test_a_match_as_wide_as_the_frame_leaves_the_target_alone(tmp_path):
-    anything = targets.SemanticConstraint(
+    anything = semantic.SemanticConstraint(
         lambda frame: np.ones((12, 16, 2), np.float32), "ones", 0.5, 3
     )
     recipe = dataclasses.replace(QUICK, constraint=anything)

@@ -4,9 +4,8 @@ import re
 
 import numpy as np
 import pytest
-import rcf_terms
 
-from imas_jax.appearance import semantic
+from imas_jax.appearance import cuts, semantic
 
 pytestmark = pytest.mark.parity
 
@@ -81,7 +80,7 @@ def test_normalised_cut(golden, authors, record):
     for scene, kind in found(golden, r"(\w+)/ncut_float64_(\w+)"):
         features, soft, hard = load_scene(golden, authors, scene)
         mask = {"soft": soft, "hard": hard.astype(float), "inverse": 1.0 - soft}[kind]
-        got = rcf_terms.normalized_cut(features.astype(np.float64), mask)
+        got = cuts.cost(cuts.affinity(features.astype(np.float64), 0.2), mask)
         want = golden[f"{scene}/ncut_float64_{kind}"]
         floor = abs(want - golden[f"{scene}/ncut_official_{kind}"])
         record("semantic", f"{scene} cut of {kind}", abs(got - want), floor, 1e-12)
