@@ -33,6 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.restore_until = "refine"  # last of them that is: discover | align | refine
     config.overwrite = False  # redo stages whose config changed; old ones are kept
     config.distributed = ""  # auto | HOST:PORT,COUNT,INDEX: several processes
+    config.hung_after = 1800.0  # seconds; a process of several that hangs ends all
     config.seed = 0
     config.precision = "float32"  # or "bfloat16": network only; losses stay float32
     config.data = data()

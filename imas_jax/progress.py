@@ -40,6 +40,41 @@ class Progress:
     said: str = ""
 
 
+@dataclasses.dataclass
+class Pulse:
+    """Signs that this process gets on, for who looks whether it hangs.
+
+    Attributes:
+        beats: How often it has got on.
+        waits: Whether it only waits for other processes or a device.
+        doing: What it did last, for people.
+    """
+
+    beats: int = 0
+    waits: bool = False
+    doing: str = "started"
+
+
+PULSE = Pulse()
+
+
+def beat(doing: str = "") -> None:
+    """Note that this process gets on, and with what."""
+    PULSE.beats += 1
+    PULSE.doing = doing or PULSE.doing
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Note that in this block others are waited for."""
+    before, PULSE.waits = PULSE.waits, True
+    try:
+        yield
+    finally:
+        PULSE.waits = before
+        PULSE.beats += 1
+
+
 Listener = Callable[[Progress], None]
 _LISTENER: contextvars.ContextVar[Listener | None] = contextvars.ContextVar(
     "listener", default=None
@@ -78,6 +113,7 @@ def progress(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T
     try:
         for done, item in enumerate(items, start=1):
             yield item
+            beat(f"{what}, {done} {unit}")
             line.show(done, total)
     finally:
         line.close()
@@ -141,6 +177,7 @@ class ByteLine:
     def update(self, count: int) -> None:
         """Note that more bytes have come, at most `count`."""
         self._done += count
+        beat(self._what)
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(

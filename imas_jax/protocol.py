@@ -244,7 +244,10 @@ def run(config: ConfigDict) -> Run:
     """
     fields.check(config.lock(), names())
     compiled.keep()
-    with together.joined(config.distributed), lock.hold(run_lib.workdir_of(config)):
+    with (
+        together.joined(config.distributed, config.hung_after),
+        lock.hold(run_lib.workdir_of(config)),
+    ):
         config = restoring.adopt_network(hub.resolved(config))
         config, found = inputs.locate(config), Clips()
         config = settle.settle(config, found)

@@ -1,7 +1,7 @@
 """A run of two processes, small enough to be stopped in every way.
 
 As a program it is one of the two: `python two_processes.py HOST:PORT INDEX WORK FOLDER`
-does the work `train`, `wait` or `refuse` in a folder.
+does the work `train`, `wait`, `refuse` or `hang` in a folder.
 """
 
 import os
@@ -16,6 +16,7 @@ import numpy as np
 
 STEPS = 40
 HEARTBEAT = 5  # seconds; 60 in earnest
+PATIENCE = 10  # seconds; 1800 in earnest
 
 
 def start(work: str, folder: Path) -> list[subprocess.Popen]:
@@ -119,6 +120,15 @@ def _refuse(folder: Path) -> None:
     parallel.wait_for_all()
 
 
+def _hang(folder: Path) -> None:
+    """The second process never comes to where the first waits for it."""
+    from imas_jax.training import parallel
+
+    if parallel.process()[0] == 1:
+        time.sleep(600)
+    parallel.wait_for_all()
+
+
 def main(address: str, index: str, work: str, folder: str) -> None:
     """Be one of the two processes."""
     from imas_jax import commandline, errors
@@ -127,9 +137,11 @@ def main(address: str, index: str, work: str, folder: str) -> None:
     commandline.start_logging()
     stopping.raise_when_asked()
     parallel.HEARTBEAT = HEARTBEAT
+    works = {"train": _train, "wait": _wait, "refuse": _refuse, "hang": _hang}
     try:
-        with together.joined(f"{address},2,{index}"):
-            {"train": _train, "wait": _wait, "refuse": _refuse}[work](Path(folder))
+        patience = PATIENCE if work == "hang" else 0
+        with together.joined(f"{address},2,{index}", patience):
+            works[work](Path(folder))
     except errors.Stopped as error:
         text, code = errors.last_words(error)
         sys.stderr.write(f"{text}\n")

@@ -100,6 +100,7 @@ TABLE: dict[str, Row] = {
     "restore_until": (Word(restoring.TRAINED), "last stage taken from that run"),
     "overwrite": (Flag(), "redo stages whose config changed"),
     "distributed": (Text(), "auto, or HOST:PORT,COUNT,INDEX"),
+    "hung_after": (_WEIGHT, "seconds without progress of one of several; 0 is never"),
     "seed": (_SEED, "of everything random"),
     "precision": (Word(tuple(imas.DTYPES)), "of the network"),
     "data.root": (Text(), "folder of frames, data set, or video file"),

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from imas_jax import progress
 from imas_jax.conventions import Batch
 from imas_jax.errors import Stopped, UserError
 from imas_jax.training import parallel
@@ -123,7 +124,8 @@ def _steps(
         signal = parallel.on_each_device(stop.number)
         fed = parallel.send((batch, signal), carried)
         # Whatever else went to the devices would go at every step, unseen.
-        with jax.transfer_guard_host_to_device("disallow"):
+        progress.beat(f"{name} step {done}")
+        with jax.transfer_guard_host_to_device("disallow"), progress.waiting():
             carried, metrics, heard = run(carried, fed)
         if online is not None:
             busy = online.finished(metrics)
@@ -131,11 +133,13 @@ def _steps(
         told.append(heard)
         asked = stop.number if parallel.process()[1] == 1 else 0
         if len(told) > IN_FLIGHT:
-            asked = asked or int(told.popleft()[0])
+            with progress.waiting():
+                asked = asked or int(told.popleft()[0])
         last = done == schedule.steps or asked
         save = last or done % schedule.checkpoint_every == 0
         if save or done % schedule.log_every == 0:
-            values = [(n, _to_host(metrics)) for n, metrics in pending]
+            with progress.waiting():
+                values = [(n, _to_host(metrics)) for n, metrics in pending]
             _check_finite(name, values, checkpoints)
             log.write(values, clock)
             pending = []

@@ -18,6 +18,7 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from imas_jax import progress
 from imas_jax.errors import UserError
 
 AXIS = "devices"
@@ -85,11 +86,6 @@ def example_keys(key: jax.Array, count: int) -> jax.Array:
     """
     first = jax.lax.axis_index(AXIS) * count
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(count))
-
-
-def device_key(key: jax.Array) -> jax.Array:
-    """Give this device its own key, inside a step."""
-    return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
 def axis_size() -> int:
@@ -221,7 +217,8 @@ def wait_for_all() -> None:
             outcome.put(None)
 
     threading.Thread(target=wait, name=name, daemon=True).start()
-    error = outcome.get()
+    with progress.waiting():
+        error = outcome.get()
     if error is not None:
         raise error
 

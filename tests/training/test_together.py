@@ -59,16 +59,23 @@ def stop_one(folder, number, who, step):
     return ended(processes, LIMIT)
 
 
-@pytest.mark.parametrize("who", [0, 1])
-def test_a_process_that_dies_ends_one_that_trains_nothing(tmp_path, who):
+def test_a_process_that_dies_or_is_stopped_ends_one_that_trains_nothing(tmp_path):
     """Nothing is sent between them then: only the runtime's heartbeat tells."""
-    processes = start("wait", tmp_path)
-    wait_until((tmp_path / "working").exists, LIMIT)
-    processes[who].kill()
-    codes, said = ended(processes, LIMIT)
-    assert codes[1 - who] == 1
-    assert f"process {1 - who} of 2: " in last_line(said[1 - who])
-    assert "another process has died" in last_line(said[1 - who])
+    runs = {}
+    for who, number in enumerate((signal.SIGKILL, signal.SIGSTOP)):
+        (tmp_path / str(who)).mkdir()
+        runs[who, number] = start("wait", tmp_path / str(who))
+    for (who, number), processes in runs.items():
+        wait_until((tmp_path / str(who) / "working").exists, LIMIT)
+        processes[who].send_signal(number)
+    for (who, _), processes in runs.items():
+        (code,), (said,) = ended(processes[1 - who : 2 - who], LIMIT)
+        processes[who].kill()
+        ended(processes[who : who + 1], LIMIT)
+        assert code == 1
+        assert f"process {1 - who} of 2: another process has died" in last_line(said)
+        assert f"(process {who} " in last_line(said)
+        assert "heard of" in last_line(said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
