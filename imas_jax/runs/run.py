@@ -25,7 +25,7 @@ from imas_jax.data.found import Clips
 from imas_jax.errors import UserError, bullet
 from imas_jax.progress import duration
 from imas_jax.runs import lock, outcomes, records, restoring, view
-from imas_jax.training import parallel
+from imas_jax.training import exchange, parallel, shared_disk
 
 # Fields that change how a stage works but not what it makes, and those that only name
 # what a fact of `stages/facts.py` tells by content.
@@ -227,8 +227,9 @@ class Run:
         needed = self.needs(stage)
         inputs = {name: self.result(name)["identity"] for name in needed}
         stale = self._stale(stage, folder, wanted, inputs)
-        done = not stale and self._is_finished(stage, folder)
-        parallel.wait_for_all()  # nobody changes anything before everybody has looked
+        # Nobody changes anything before everybody has looked; the first decides, since
+        # a disk may show others less.
+        done = exchange.gather(not stale and self._is_finished(stage, folder))[0]
         if done:
             if stage.name not in self._told:  # several stages may need it
                 logging.info("%s: already done, in %s", stage.name, folder)
@@ -239,7 +240,7 @@ class Run:
             if stage.shared or first:
                 self._work(stage, folder, wanted, inputs)
         self._told.add(stage.name)
-        parallel.wait_for_all()
+        shared_disk.see(folder / "result.json")
 
     def _work(
         self, stage: Stage, folder: Path, wanted: dict[str, Any], inputs: dict[str, str]

@@ -116,10 +116,11 @@ def parts(sizes: Sequence[int], count: int) -> list[list[int]]:
 
 def _until_all_are_done(tally: exchange.Tally, line: progress.ItemLine) -> None:
     """Show what the others do; one that fails ends this process too."""
-    while True:
-        done, total, complete = tally.whole()
-        line.show(done, total)
-        if complete and done == total:
-            tally.forget()
-            return
-        time.sleep(TELL_EVERY / 5)
+    with progress.waiting():
+        while True:
+            done, total, complete = tally.whole()
+            line.show(done, total)
+            if complete and done == total:
+                tally.forget()
+                return
+            time.sleep(TELL_EVERY / 5)

@@ -29,7 +29,7 @@ from absl import logging
 from imas_jax import files
 from imas_jax.conventions import Tree
 from imas_jax.errors import UserError
-from imas_jax.training import parallel
+from imas_jax.training import exchange, parallel, shared_disk
 from imas_jax.training.state import TrainState
 
 KEEP = 3
@@ -93,10 +93,16 @@ class Checkpoints:
     def finish(self) -> None:
         """Return when everything is safely on disk, and every process can read it.
 
-        Every process of the run must call this; raises as `look` does.
+        Every process of the run must call this.
+
+        Raises:
+            OSError: As `look` raises it.
+            UserError: If another process does not see what the first has written.
         """
-        self._wait()
-        parallel.wait_for_all()
+        steps = self.steps()
+        newest = exchange.gather(steps[-1] if steps else None)[0]
+        if newest is not None:
+            shared_disk.see(self.folder / str(newest))
         self._manager.reload()
 
     def _wait(self) -> None:
@@ -185,14 +191,16 @@ class Checkpoints:
         """
         index, _ = parallel.process()
         state = self.restore(template) if index == 0 else None
-        chosen = parallel.from_first(-1 if state is None else int(state.step))
+        chosen = exchange.gather(None if state is None else int(state.step))[0]
         if index == 0:
             self._remove_drafts()
             for step in self.steps():
-                if step > chosen:
+                if chosen is None or step > chosen:
                     (self.folder / str(step)).rename(self.folder / f"{DAMAGED}{step}")
-            self._manager.reload()
-        elif chosen >= 0:
+        if chosen is not None:
+            shared_disk.see(self.folder / str(chosen))
+        self._manager.reload()
+        if index and chosen is not None:
             state = self.restore_step(chosen, template)
         return state
 

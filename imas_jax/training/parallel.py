@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax._src import distributed
-from jax.experimental import multihost_utils
 
 from imas_jax import progress
 from imas_jax.errors import UserError
@@ -221,12 +220,6 @@ def wait_for_all() -> None:
         error = outcome.get()
     if error is not None:
         raise error
-
-
-def from_first(value: int) -> int:
-    """Return the first process's value, in every process; each must call this."""
-    wait_for_all()
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def exchange(text: str) -> list[str]:
