@@ -56,14 +56,19 @@ def _prepare(run: Run) -> Output:
         run.workdir / "prepare",
         parallel.process(),
         parallel.wait_for_all,
+        parallel.exchange,
     )
     # What training reads, whether from shards or not.
     return Output(run.result("flow")["identity"], values)
 
 
 def _prepare_intact(run: Run) -> bool:
-    wanted = run.config.data.source
-    return wanted in ("memory", run.values("prepare")["source"])
+    if run.config.data.source != "tfrecord":
+        return True
+    clips, flow = inputs.training_clips(run), inputs.flow(run)
+    return run.values("prepare")["source"] == "tfrecord" and prepare.is_intact(
+        run.config, clips, flow, run.workdir / "prepare"
+    )
 
 
 def _discover(run: Run) -> Output:

@@ -12,6 +12,9 @@ A record is one pair. JPEG frames are copied as they are, others (resized, video
 PNG, ...) are stored as PNG without loss; flow is float16 and uncompressed. Files are
 ArrayRecord, TFRecord's indexed successor: any record can be read alone, which is what
 shuffles a whole epoch and resumes at any step. Writing needs no TensorFlow.
+
+Shards, and the frames they are of, are checksummed once and then trusted by size and
+time (`sealed.py`): opening a large set reads no frame.
 """
 
 import contextlib
@@ -20,7 +23,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,10 +36,12 @@ from PIL import Image
 
 from imas_jax import errors, files
 from imas_jax.data import clips as clips_lib
+from imas_jax.data import sealed
 from imas_jax.data.training_set import TrainingSet
 
 RECORD_VERSION = "1.0.0"  # raise it when the same inputs give other records
 OPEN_SHARDS = 128  # files held open; the system's limit is often 1024
+CHECKSUMS = "frames.json"  # in a clip's folder: what its frames were
 EXIF_ORIENTATION = 0x0112
 
 
@@ -175,7 +180,8 @@ def write_shards(
     """
     tfds.disable_progress_bar()
     mine = range(process[0], len(training_set.clips), process[1])
-    where = dict(zip(mine, places(training_set, mine, folder), strict=True))
+    known = {clip: _checksums(training_set, clip, folder) for clip in mine}
+    where = dict(zip(mine, places(training_set, mine, folder, known), strict=True))
     todo = [clip for clip in mine if not is_written(training_set, clip, where[clip])]
     for clip in todo:  # what a killed run or other settings left
         shutil.rmtree(folder / training_set.clips[clip].name, ignore_errors=True)
@@ -183,12 +189,15 @@ def write_shards(
     for done, clip in enumerate(todo, start=1):
         try:
             _write_clip(training_set, clip, where[clip])
+            _seal(where[clip], known[clip])
         except (OSError, RuntimeError) as error:
             left = sum(clip_bytes(training_set, c) for c in todo[done - 1 :])
             raise _explain(error, folder, left) from error
         logging.info(
             "prepare: clip %d/%d %s", done, len(todo), training_set.clips[clip].name
         )
+    for clip in set(mine) - set(todo):
+        _seal(where[clip], known[clip])
     return {"written": len(todo), "reused": len(mine) - len(todo)}
 
 
@@ -203,11 +212,12 @@ def open_shards(training_set: TrainingSet, folder: Path) -> Shards:
     where = places(training_set, every, folder)
     for clip in every:
         if not is_written(training_set, clip, where[clip]):
-            name = training_set.clips[clip].name
-            old = (folder / name).is_dir()
-            problems.add(
-                name, "frames, flow or settings changed since" if old else "no shards"
-            )
+            name, told = training_set.clips[clip].name, "no shards"
+            if where[clip].is_dir():
+                told = "its shards are damaged or not complete"
+            elif (folder / name).is_dir():
+                told = "frames, flow or settings changed since"
+            problems.add(name, told)
     problems.raise_if_any(
         f"shards in {folder}",
         "shards of every clip, made from these frames and this flow",
@@ -218,11 +228,25 @@ def open_shards(training_set: TrainingSet, folder: Path) -> Shards:
     )
 
 
-def places(training_set: TrainingSet, clips: Sequence[int], folder: Path) -> list[Path]:
-    """Return where the shards of some clips belong; reads all their frames' files."""
+def are_written(training_set: TrainingSet, folder: Path) -> bool:
+    """Tell whether the shards of all clips are there and whole."""
+    every = range(len(training_set.clips))
+    where = places(training_set, every, folder)
+    return all(is_written(training_set, clip, where[clip]) for clip in every)
+
+
+def places(
+    training_set: TrainingSet,
+    clips: Sequence[int],
+    folder: Path,
+    known: Mapping[int, sealed.Remembered] | None = None,
+) -> list[Path]:
+    """Return where the shards of some clips belong; reads frames it does not know."""
 
     def place(clip: int) -> Path:
-        return folder / training_set.clips[clip].name / clip_digest(training_set, clip)
+        told = known[clip] if known else _checksums(training_set, clip, folder)
+        digest = clip_digest(training_set, clip, told)
+        return folder / training_set.clips[clip].name / digest
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(place, clips))
@@ -236,19 +260,27 @@ def is_written(training_set: TrainingSet, clip: int, place: Path) -> bool:
         lengths = [int(n) for split in info["splits"] for n in split["shardLengths"]]
     except (OSError, ValueError, KeyError):
         return False
-    return len(list(dataset.glob("*.array_record-*"))) == len(lengths) and sum(
-        lengths
-    ) == len(training_set.indices_of_clip[clip])
+    found = _shards_of(place)
+    if len(found) != len(lengths):
+        return False
+    if any(sealed.is_sealed(path) and not sealed.is_whole(path) for path in found):
+        return False
+    return sum(lengths) == len(training_set.indices_of_clip[clip])
 
 
-def clip_digest(training_set: TrainingSet, clip: int) -> str:
+def clip_digest(training_set: TrainingSet, clip: int, known: sealed.Remembered) -> str:
     """Return 12 hex digits of all that a clip's records depend on."""
     record = training_set.clips[clip]
     assert training_set.flow is not None  # shards hold flow
     told = {
         "version": RECORD_VERSION,
         "size": record.size,
-        "frames": [record.fingerprint(t) for t in range(len(record.frames))],
+        "frames": [
+            record.fingerprint(t)
+            if frame.path is None
+            else f"{known.crc(frame.path):08x}"
+            for t, frame in enumerate(record.frames)
+        ],
         "flow": training_set.flow.digest,
         "background": training_set.background,
         "pairs": [
@@ -257,6 +289,22 @@ def clip_digest(training_set: TrainingSet, clip: int) -> str:
         ],
     }
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+
+
+def _checksums(training_set: TrainingSet, clip: int, folder: Path) -> sealed.Remembered:
+    return sealed.Remembered(folder / training_set.clips[clip].name / CHECKSUMS)
+
+
+def _seal(place: Path, known: sealed.Remembered) -> None:
+    """Note what a clip's shards and frames are, where it is not noted yet."""
+    for path in _shards_of(place):
+        if not sealed.is_sealed(path):
+            sealed.seal(path)
+    known.keep()
+
+
+def _shards_of(place: Path) -> list[Path]:
+    return sorted((place / "frame_pairs" / RECORD_VERSION).glob("*.array_record-*"))
 
 
 def encode_frame(clip: clips_lib.Clip, index: int) -> bytes:

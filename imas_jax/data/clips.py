@@ -196,11 +196,30 @@ def shots(clip: Clip) -> Iterator[tuple[int, int]]:
 def check_pixels(clips: Sequence[Clip]) -> None:
     """Decode every image of some clips, as work that takes hours should first.
 
-    Neighbours that are the same file twice are worth a warning (nothing moves there),
-    and so are JPEGs that decode with a contradiction.
+    Raises:
+        UserError: One list of all damaged files.
+    """
+    refuse_pixels(pixel_problems(clips))
+
+
+def refuse_pixels(found: Sequence[str]) -> None:
+    """Raise what `pixel_problems` found, if anything.
 
     Raises:
         UserError: One list of all damaged files.
+    """
+    problems = errors.ProblemList()
+    problems.problems = list(found)
+    problems.raise_if_any(
+        "frames", "images that decode to their end", "copy them again from their source"
+    )
+
+
+def pixel_problems(clips: Sequence[Clip]) -> list[str]:
+    """Decode every image of some clips; return what is wrong, a line a file.
+
+    Neighbours that are the same file twice are worth a warning (nothing moves there),
+    and so are JPEGs that decode with a contradiction.
     """
     problems = errors.ProblemList()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -222,9 +241,7 @@ def check_pixels(clips: Sequence[Clip]) -> None:
                     len(suspect),
                     ", ".join(suspect[:5]),
                 )
-    problems.raise_if_any(
-        "frames", "images that decode to their end", "copy them again from their source"
-    )
+    return problems.problems
 
 
 @dataclasses.dataclass(frozen=True)

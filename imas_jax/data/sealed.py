@@ -1,8 +1,8 @@
 """Large files that are checksummed once, and then trusted by size and time.
 
-Beside a sealed file lies `.<name>.seal` with its size, its time of change and its
-CRC-32. As long as the first two are what they were, nobody has touched the file and it
-is not read again; where they differ (a copy, a hand, a failing disk) it is, once.
+Beside a sealed file lies a hidden one, `.seal`, with its size, its time of change and
+its CRC-32. As long as the first two are what they were, nobody has touched the file and
+it is not read again; where the time differs (a copy, a hand) it is, once.
 """
 
 import contextlib
@@ -60,6 +60,42 @@ def is_whole(path: Path) -> bool:
     return True
 
 
+class Remembered:
+    """CRC-32 of files that are others': remembered by path, size and time.
+
+    Args:
+        note: JSON file in which it is kept; read here, written by `keep`.
+    """
+
+    def __init__(self, note: Path):
+        self._note, self._new = note, False
+        self._told: dict[str, list[int]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads(note.read_text(encoding="utf-8"))
+            self._told = told if isinstance(told, dict) else {}
+
+    def crc(self, path: Path) -> int:
+        """Return a file's CRC-32; it is read if it is new or changed.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        status, name = path.stat(), str(path.absolute())
+        match self._told.get(name):
+            case [status.st_size, status.st_mtime_ns, int(known)]:
+                return known
+        found = crc(path)
+        self._told[name] = [status.st_size, status.st_mtime_ns, found]
+        self._new = True
+        return found
+
+    def keep(self) -> None:
+        """Write down what is new, or all where the note is gone."""
+        if self._told and (self._new or not self._note.is_file()):
+            files.write_text(self._note, json.dumps(self._told))
+            self._new = False
+
+
 def crc(path: Path) -> int:
     """Return the CRC-32 of a file's bytes."""
     value = 0
@@ -70,5 +106,5 @@ def crc(path: Path) -> int:
 
 
 def seal_of(path: Path) -> Path:
-    """Return where a file's seal lies."""
-    return path.with_name(f".{path.name}.seal")
+    """Return where a file's seal lies; no pattern of the file's name finds it."""
+    return path.with_name(f".{path.name.replace('.', '-')}.seal")

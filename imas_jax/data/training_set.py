@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +163,19 @@ def read_frames(training_set: TrainingSet) -> list[UInt8[np.ndarray, "_ h w 3"]]
         return list(pool.map(decode, training_set.clips))
 
 
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What was seen in the flow of some pairs.
+
+    Attributes:
+        problems: A line a pair whose flow cannot be used.
+        grids: (hf, wf) of the others, by index.
+    """
+
+    problems: list[str]
+    grids: dict[int, tuple[int, ...]]
+
+
 def read_flows(training_set: TrainingSet) -> list[Float16[np.ndarray, "2 hf wf 2"]]:
     """Read the flow of all pairs.
 
@@ -170,7 +183,9 @@ def read_flows(training_set: TrainingSet) -> list[Float16[np.ndarray, "2 hf wf 2
         UserError: One report of every file that is missing, damaged or of another size.
     """
     flows: list[np.ndarray] = [np.empty(0)] * len(training_set.pairs)
-    _visit_flows(training_set, flows.__setitem__)
+    everything = range(len(training_set.pairs))
+    look = look_at_flows(training_set, everything, flows.__setitem__)
+    refuse_flows(training_set, [look])
     return flows
 
 
@@ -180,7 +195,58 @@ def check_flows(training_set: TrainingSet) -> None:
     Raises:
         UserError: As `read_flows`.
     """
-    _visit_flows(training_set, lambda index, flow: None)
+    everything = range(len(training_set.pairs))
+    refuse_flows(training_set, [look_at_flows(training_set, everything)])
+
+
+def look_at_flows(
+    training_set: TrainingSet,
+    indices: Iterable[int],
+    visit: Callable[[int, np.ndarray], None] = lambda index, flow: None,
+) -> Look:
+    """Read the flow of some pairs, in parallel; show what is sound to `visit`."""
+    problems, grids = errors.ProblemList(), {}
+
+    def read(index: int) -> None:
+        try:
+            flow = training_set.flow_of(index)
+        except errors.UserError as error:
+            problems.add(_name(training_set, index), error.found)
+        else:
+            grids[index] = flow.shape[1:3]
+            visit(index, flow)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(read, indices))
+    return Look(problems.problems, grids)
+
+
+def refuse_flows(training_set: TrainingSet, looks: Sequence[Look]) -> None:
+    """Raise what was seen in flow, each pair of the set by one look.
+
+    Raises:
+        UserError: One report of every file that is missing, damaged or of another size.
+    """
+    if training_set.flow is None:
+        return
+    problems = errors.ProblemList()
+    grids: dict[int, tuple[int, ...]] = {}
+    for look in looks:
+        problems.problems += look.problems
+        grids |= look.grids
+    sizes = list(grids.values())
+    usual = max(sorted(set(sizes)), key=sizes.count, default=(0, 0))
+    for index, grid in grids.items():
+        if grid != usual:
+            problems.add(
+                _name(training_set, index), f"its flow grid is {grid}, others {usual}"
+            )
+    problems.problems.sort()
+    problems.raise_if_any(
+        f"flow in {training_set.flow.root / training_set.flow.digest}",
+        "a sound file for every pair and direction, all on one grid",
+        "run --config.stage=flow: it computes what is missing or damaged",
+    )
 
 
 def memory_needed(training_set: TrainingSet, frames: bool = True) -> int:
@@ -196,40 +262,6 @@ def memory_needed(training_set: TrainingSet, frames: bool = True) -> int:
 def flow_bytes(path: Path) -> int:
     """Return a flow file's size, which is nearly its array's; 0 if it is missing."""
     return path.stat().st_size if path.exists() else 0
-
-
-def _visit_flows(
-    training_set: TrainingSet, visit: Callable[[int, np.ndarray], None]
-) -> None:
-    """Show every pair's flow to `visit`; tell everything wrong at once."""
-    problems, grids = errors.ProblemList(), {}
-
-    def read(index: int) -> None:
-        try:
-            flow = training_set.flow_of(index)
-        except errors.UserError as error:
-            problems.add(_name(training_set, index), error.found)
-        else:
-            grids[index] = flow.shape[1:3]
-            visit(index, flow)
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(read, range(len(training_set.pairs))))
-    sizes = list(grids.values())
-    usual = max(sorted(set(sizes)), key=sizes.count, default=(0, 0))
-    for index, grid in sorted(grids.items()):
-        if grid != usual:
-            problems.add(
-                _name(training_set, index), f"its flow grid is {grid}, others {usual}"
-            )
-    problems.problems.sort()
-    if training_set.flow is None:
-        return
-    problems.raise_if_any(
-        f"flow in {training_set.flow.root / training_set.flow.digest}",
-        "a sound file for every pair and direction, all on one grid",
-        "run --config.stage=flow: it computes what is missing or damaged",
-    )
 
 
 def _name(training_set: TrainingSet, index: int) -> str:

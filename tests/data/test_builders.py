@@ -14,7 +14,7 @@ import pair_writer
 import pytest
 
 from imas_jax import errors
-from imas_jax.data import clips, images, training_set
+from imas_jax.data import clips, images, sealed, training_set
 
 builders, pytestmark = needs_tensorflow.builders(), needs_tensorflow.mark
 
@@ -154,6 +154,68 @@ def test_processes_share_the_clips(made, tmp_path):
     assert_same_records(found, folder, tmp_path / "alone")
 
 
+@pytest.fixture
+def read_whole(monkeypatch):
+    """Note every file that is read for its checksum."""
+    seen, crc = [], sealed.crc
+    monkeypatch.setattr(sealed, "crc", lambda path: seen.append(path.name) or crc(path))
+    return seen
+
+
+def test_frames_and_shards_are_checksummed_once(made, read_whole):
+    config, found, folder = made
+    builders.write_shards(found, folder)
+    assert len(read_whole) == 9 + 2
+    read_whole.clear()
+    for _ in range(2):
+        again = find_again(config, found)
+        assert builders.write_shards(again, folder) == {"written": 0, "reused": 2}
+        builders.open_shards(again, folder)
+    assert read_whole == []
+    # Another time, the same bytes: a copy, or a new shard of nothing.
+    frame = found.clips[0].frames[1].path
+    shard = next(folder.glob("dog/**/*.array_record-*"))
+    for path in (frame, shard):
+        os.utime(path, ns=(7, 7))
+    builders.open_shards(found, folder)
+    assert sorted(read_whole) == sorted([frame.name, shard.name])
+    builders.write_shards(found, folder)
+    read_whole.clear()
+    builders.open_shards(found, folder)
+    assert read_whole == []
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed"])
+def test_a_damaged_shard_is_named_and_its_clip_written_again(made, harm):
+    _, found, folder = made
+    builders.write_shards(found, folder)
+    before = snapshot(folder)
+    shard = next(folder.glob("dog/**/*.array_record-*"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data[:-1] if harm == "cut" else data)
+    assert not builders.are_written(found, folder)
+    with pytest.raises(errors.UserError, match="dog: its shards are damaged"):
+        builders.open_shards(found, folder)
+    assert builders.write_shards(found, folder) == {"written": 1, "reused": 1}
+    assert builders.are_written(found, folder)
+    after = snapshot(folder)
+    assert all(after[name] == before[name] for name in before if "cat" in name)
+    builders.open_shards(found, folder)
+
+
+def test_shards_of_before_there_were_seals_are_kept_and_sealed(made):
+    _, found, folder = made
+    builders.write_shards(found, folder)
+    before = snapshot(folder)
+    for path in [*folder.rglob("*.seal"), *folder.rglob(builders.CHECKSUMS)]:
+        path.unlink()
+    builders.open_shards(found, folder)
+    assert builders.write_shards(found, folder) == {"written": 0, "reused": 2}
+    assert snapshot(folder) == before
+    assert len(list(folder.rglob("*.seal"))) == 2
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -185,7 +247,9 @@ def test_a_killed_run_leaves_no_half_clip_and_the_next_one_finishes(made, tmp_pa
     whole = [builders.is_written(found, clip, where[clip]) for clip in (0, 1)]
     assert whole == [True, False]
     assert list(folder.glob("dog/**/incomplete.*")), "killed too early to show anything"
-    with pytest.raises(errors.UserError, match="dog: frames, flow or settings"):
+    with pytest.raises(
+        errors.UserError, match="dog: its shards are damaged or not complete"
+    ):
         builders.open_shards(found, folder)
 
     again = builders.write_shards(find_again(config, found), folder)

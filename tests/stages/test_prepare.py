@@ -57,6 +57,78 @@ def test_missing_flow_is_told_with_the_stage_to_run(tmp_path):
     assert "--config.stage=flow" in e.value.fix
 
 
+class Processes:
+    """Says what each process of several would have said, and heard by now."""
+
+    def __init__(self):
+        self.said, self.waited = [], 0
+
+    def exchange(self, text):
+        self.said.append(text)
+        return list(self.said)
+
+    def wait(self):
+        self.waited += 1
+
+
+def test_processes_look_at_a_share_each_and_one_tells_what_all_have_found(
+    tmp_path, monkeypatch
+):
+    config, found = pair_writer.write_training_set(tmp_path)
+    looked = []
+    inspect = prepare.clips_lib.pixel_problems
+    monkeypatch.setattr(
+        prepare.clips_lib,
+        "pixel_problems",
+        lambda clips: looked.append([c.name for c in clips]) or inspect(clips),
+    )
+
+    def run(index, processes):
+        return prepare.run(
+            config,
+            found.clips,
+            found.flow,
+            tmp_path / "prepare",
+            (index, 2),
+            processes.wait,
+            processes.exchange,
+        )
+
+    sound = Processes()
+    assert run(0, sound) == run(1, sound)
+    assert looked == [["cat"], ["dog"]]
+    assert sound.waited == 0
+    for clip in found.clips:
+        path = clip.frames[1].path
+        path.write_bytes(path.read_bytes()[:200])
+        found.flow.path(clip.name, 0, "backward").unlink()
+    # The last to speak hears all, and waits before it says what the first one says.
+    broken = Processes()
+    with pytest.raises(errors.UserError):
+        run(1, broken)
+    with pytest.raises(errors.UserError) as caught:
+        run(0, broken)
+    assert broken.waited == 1
+    told = caught.value.found
+    assert told.count("2 problem(s)") == 2
+    for part in ("00001.png", "00001.jpg", "cat pair 0-1", "dog pair 0-1"):
+        assert part in told
+    assert "--config.stage=flow" in caught.value.fix
+
+
+def test_clips_of_two_processes_on_two_grids_are_told(tmp_path):
+    config, found = pair_writer.write_training_set(tmp_path)
+    for index in found.indices_of_clip[0]:
+        pair = found.pairs[index]
+        pair_writer.write_flow(found.flow, found.clips[0], pair, (12, 16))
+    processes = Processes()
+    arguments = (config, found.clips, found.flow, tmp_path / "prepare")
+    others = (processes.wait, processes.exchange)
+    prepare.run(*arguments, (1, 2), *others)  # its share alone is sound
+    with pytest.raises(errors.UserError, match=r"cat pair 0-1: its flow grid is \(12"):
+        prepare.run(*arguments, (0, 2), *others)
+
+
 def test_one_report_names_every_defect_of_a_bad_dataset(tmp_path):
     config, _ = pair_writer.write_training_set(
         tmp_path, {f"clip{n}": 4 for n in range(8)}
