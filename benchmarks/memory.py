@@ -123,7 +123,7 @@ def read() -> None:
         here=PROCESSES.value,
     )
     seconds = time.perf_counter() - start
-    for array in (*source._frames, *source._flows):
+    for array in (*source.frames, *source.flows):
         array.max()  # touches every page
     for step in range(BATCHES.value):
         source.batch(step)

@@ -75,7 +75,7 @@ def data() -> ConfigDict:
             "size": (0, 0),
             "cuts": "off",  # off | find: no pair of frames reaches across a scene cut
             "frames": 0,  # of each clip to train on, spread evenly; 0 all, -1 chosen
-            "source": "memory",  # memory | tfrecord (tf.data from shards)
+            "source": "memory",  # memory | device | tfrecord (docs/data.md)
             # Folder of decoded frames; "" TMPDIR's or the user's cache (docs/scale.md)
             "cache": "",  # off: no file, and each process holds its own
             "partial": False,  # accept a copy with sequences or frames missing

@@ -41,7 +41,11 @@ def limit(root: Path = Path("/")) -> Limit:
 
 
 def check(
-    mapped: int, own: int, processes: int = 1, bound: Limit | None = None
+    mapped: int,
+    own: int,
+    processes: int = 1,
+    bound: Limit | None = None,
+    source: str = "memory",
 ) -> None:
     """Refuse before decoding what cannot fit.
 
@@ -50,6 +54,7 @@ def check(
         own: Bytes that each of them holds for itself.
         processes: Of this run on this host.
         bound: What there is; None asks this host.
+        source: `data.source`.
 
     Raises:
         UserError: With what is needed and who allows how much.
@@ -65,7 +70,7 @@ def check(
     logging.info("frames and flow in memory: %s", told)
     if needed > bound.size:
         raise UserError(
-            f"data.source=memory needs {told}",
+            f"data.source={source} needs {told}",
             f"at most the {bound.size / 1e9:.2f} GB of {bound.of}",
             "set --config.data.source=tfrecord, or a smaller data.size, or ask for "
             "more memory",

@@ -62,25 +62,25 @@ class MemorySource:
         order: order_lib.Order,
         targets: Targets | None = None,
     ):
-        self._frames, self._flows, self._pairs = frames, flows, pairs
-        self._order, self._targets = order, targets
+        self.frames, self.flows, self.pairs = frames, flows, pairs
+        self.order, self.targets = order, targets
 
     @property
     def num_pairs(self) -> int:
         """Return the pairs of an epoch."""
-        return len(self._pairs)
+        return len(self.pairs)
 
     def batch(self, step: int) -> Batch:
         """Return this process's part of the batch of one step."""
-        chosen = self._order.local(step)
-        pairs = [self._pairs[i] for i in chosen]
+        chosen = self.order.local(step)
+        pairs = [self.pairs[i] for i in chosen]
         places = [(pair.clip, t) for pair in pairs for t in (pair.first, pair.second)]
-        both = [self._frames[clip][t] for clip, t in places]
+        both = [self.frames[clip][t] for clip, t in places]
         return Batch(
             frames=jax.tree.map(_in_pairs, *both),
-            flow_forward=np.stack([self._flows[i][0] for i in chosen]),
-            flow_backward=np.stack([self._flows[i][1] for i in chosen]),
-            target=_targets_of(self._targets, pairs),
+            flow_forward=np.stack([self.flows[i][0] for i in chosen]),
+            flow_backward=np.stack([self.flows[i][1] for i in chosen]),
+            target=_targets_of(self.targets, pairs),
             pair=chosen,
         )
 
@@ -170,6 +170,8 @@ def make_source(
 ) -> MemorySource | TFRecordSource:
     """Build the source that `config.data.source` names.
 
+    For "device" it is what the devices are sent (`training/held.py`).
+
     Args:
         config: The whole config: `seed`, `data.source` and the stage's `batch_size`.
         training_set: What to train on.
@@ -189,7 +191,7 @@ def make_source(
         len(pairs), config[stage].batch_size, config.seed, stage, process[0], process[1]
     )
     _check_targets(training_set, targets)
-    if config.data.source == "memory":
+    if config.data.source in ("memory", "device"):
         needed = training_set_lib.memory_needed(training_set, frames=seen is None)
         kept = decoded.folder(config.data.cache, needed, here)
         own = _in_flight(training_set, order) + sum(t.nbytes for t in targets or ())
@@ -208,7 +210,7 @@ def make_source(
         )
     raise errors.UserError(
         f"data.source={config.data.source!r}",
-        "memory or tfrecord",
+        "memory, device or tfrecord",
         "set one, e.g. --config.data.source=memory",
     )
 

@@ -188,6 +188,8 @@ def online_targets(config: ConfigDict) -> None:
     problems = ProblemList()
     if config.refine.ema == 0:
         problems.add("refine.ema", "0, so that there is no teacher (RCF: 0.999)")
+    if config.data.source == "device":
+        problems.add("data.source", "'device', so that the host sees no batch")
     wanted = {
         "target.resolution": "mask",
         "target.semantic_constraint": False,

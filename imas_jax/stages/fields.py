@@ -123,7 +123,7 @@ TABLE: dict[str, Row] = {
         Number("[2, inf)", whole=True, also=(0,)),
         "of each clip to train on; 0 is all",
     ),
-    "data.source": (Word(("memory", "tfrecord")), "where batches come from"),
+    "data.source": (Word(("memory", "device", "tfrecord")), "where batches come from"),
     "data.cache": (Text(), f"folder of what is decoded; {decoded.OFF} keeps none"),
     "data.partial": (Flag(), "accept missing sequences and frames"),
     "flow.estimator": (Word(estimators.NAMES), "what computes flow"),

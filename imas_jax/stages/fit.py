@@ -1,7 +1,7 @@
 """Trains one stage to its end: data, step, schedule and loop put together."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from imas_jax.models.imas import mask_size
 from imas_jax.runs.run import Run
 from imas_jax.stages import frozen, inputs, network
 from imas_jax.stages.predictor import inference_size, sample
-from imas_jax.training import loop, parallel, steps
+from imas_jax.training import held, loop, parallel, steps
 from imas_jax.training import state as states
 from imas_jax.training.online import Look, OnlineTargets, Refine
 from imas_jax.training.watching import Watcher
@@ -64,12 +64,12 @@ def fit(
     config = fitting(run.config, training_set.size)
     rate = config[stage]
     # Shards hold neighbours only.
-    if rate.motion_weight == 0 and config.data.source == "memory":
+    if rate.motion_weight == 0 and config.data.source != "tfrecord":
         training_set = training_sets.apart(training_set)
     parallel.check_batch(rate.batch_size)
     model = network.build_model(config, parallel.AXIS)
     optimizer = network.stage_optimizer(config, stage)
-    step = steps.make_step(
+    step: Callable[[Any, Any], Any] = steps.make_step(
         steps.make_loss(model, config, stage, wanted.channels if wanted else ()),
         optimizer,
         config,
@@ -79,6 +79,7 @@ def fit(
     online = None
     if wanted is not None and wanted.refine is not None:
         online = OnlineTargets(_object(config, wanted.channels), wanted.refine)
+    here = parallel.processes_here()
     source = pipeline.make_source(
         config,
         training_set,
@@ -86,9 +87,14 @@ def fit(
         run.workdir / "prepare",
         wanted.masks if wanted else None,
         parallel.process(),
-        parallel.processes_here(),
+        here,
         frozen_features(run, variables, training_set.clips),
     )
+    batches: Callable[[int], Iterator[Any]] = source.batches
+    if config.data.source == "device":
+        assert isinstance(source, pipeline.MemorySource)
+        step = held.drawing(step)
+        batches = held.HeldSource(source, rate.steps, here).batches
     return loop.train(
         stage,
         step,
@@ -100,7 +106,7 @@ def fit(
             online is not None,
             frozen.parts(config),
         ),
-        source.batches,
+        batches,
         run.workdir / stage,
         loop.Schedule(
             rate.steps,

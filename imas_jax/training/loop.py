@@ -16,7 +16,6 @@ import numpy as np
 from absl import logging
 
 from imas_jax import progress
-from imas_jax.conventions import Batch
 from imas_jax.errors import Stopped, UserError
 from imas_jax.training import parallel
 from imas_jax.training.checkpoints import Checkpoints
@@ -30,15 +29,16 @@ from imas_jax.training.watching import NOBODY, Watcher
 # a wait for data is one of theirs too.
 IN_FLIGHT = 2
 
-# Of a `TrainState`, or of one with more in it (training/contrast.py), to the same.
-Step = Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
+# Of a `TrainState`, or of one with more in it (training/contrast.py), to the same; fed
+# with batches, or with what the devices hold to draw them from (training/held.py).
+Step = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
 
 def train(
     name: str,
     step: Step,
     state: TrainState,
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Callable[[int], Iterator[Any]],
     folder: Path,
     schedule: Schedule,
     watcher: Watcher = NOBODY,
@@ -97,7 +97,7 @@ def _steps(
     name: str,
     step: Step,
     state: TrainState,
-    batches: Callable[[int], Iterator[Batch]],
+    batches: Callable[[int], Iterator[Any]],
     checkpoints: Checkpoints,
     schedule: Schedule,
     log: MetricsLog,
@@ -182,7 +182,7 @@ def _telling(step: Step) -> Callable[..., tuple[TrainState, dict[str, Any], jax.
     """
 
     def run(
-        state: TrainState, fed: tuple[Batch, jax.Array]
+        state: TrainState, fed: tuple[Any, jax.Array]
     ) -> tuple[TrainState, dict[str, Any], jax.Array]:
         batch, signal = fed
         return (*step(state, batch), parallel.largest(signal))

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from imas_jax import files
-from imas_jax.conventions import Batch
 from imas_jax.progress import StepLine
 from imas_jax.training import parallel
 from imas_jax.training.state import TrainState
 from imas_jax.training.watching import NOBODY, Watcher
 
 Metrics = dict[str, float]
+T = TypeVar("T")
 
 # What a line for people has: metric, digits, unit.
 SHOWN = (("loss", 4, ""), ("motion", 3, " px"), ("photometric", 4, ""))
@@ -49,7 +49,7 @@ class DataClock:
     def __init__(self) -> None:
         self._drawn, self._waited, self._start = 0, 0.0, 0.0
 
-    def draw(self, source: Iterator[Batch], busy: Future[float] | None = None) -> Batch:
+    def draw(self, source: Iterator[T], busy: Future[float] | None = None) -> T:
         """Return the next batch, and note how long it took to come.
 
         Args:

@@ -5,6 +5,7 @@ gradients, metrics and batch statistics averaged over the axis `AXIS`. The globa
 is split evenly, so any number of devices and processes gives the same step.
 """
 
+import functools
 import itertools
 import queue
 import socket
@@ -25,6 +26,7 @@ AXIS = "devices"
 HEARTBEAT = 60
 # What the runtime's service takes as a time limit at most: 24 days.
 LONGEST_MS = 2**31 - 1
+BLOCK = 16  # rows sent at a time
 LONGEST_TEXT = 2**18  # characters of what the service keeps under one name
 _BARRIERS = itertools.count()  # each has a name of its own, the same in every process
 
@@ -127,10 +129,66 @@ def unreplicate(tree: Any) -> Any:
     )
 
 
+def hold(count: int, row: Callable[[int], np.ndarray]) -> jax.Array:
+    """Put an array on each of this process's devices, on a new first axis.
+
+    The host never holds more than `BLOCK` of its rows, a device not much more than the
+    array.
+
+    Args:
+        count: Rows.
+        row: Returns one of them; it is laid out flat.
+    """
+    first, block = row(0), min(BLOCK, count)
+    devices = jax.local_devices()
+    shape = (1, count, first.size)
+    wholes = [jnp.zeros(shape, first.dtype, device=device) for device in devices]
+    # The last block ends with the array, so that all have one shape.
+    for start in (*range(0, count - block, block), count - block):
+        rows = [row(number).reshape(-1) for number in range(start, start + block)]
+        part = np.stack(rows)[None]
+        for place, device in enumerate(devices):
+            sent = jax.device_put((part, np.int32(start)), device)
+            wholes[place] = _written(wholes[place], *sent)
+    sharding = replicate(np.zeros((), np.int32)).sharding
+    return jax.make_array_from_single_device_arrays(
+        (len(devices), *shape[1:]), sharding, wholes
+    )
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _written(whole: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(whole, part, start, axis=1)
+
+
+def free_memory() -> int | None:
+    """Return the bytes that are free on each of this process's devices.
+
+    None where they do not say, as processors do.
+    """
+    told = [device.memory_stats() for device in jax.local_devices()]
+    if not all(told):
+        return None
+    return min(one["bytes_limit"] - one["bytes_in_use"] for one in told)
+
+
+def devices_here() -> int:
+    """Return how many devices this process has."""
+    return jax.local_device_count()
+
+
 def split(batch: Any, count: int = 0) -> Any:
-    """Split this process's batch over its devices (0: every local one)."""
+    """Split this process's batch over its devices (0: every local one).
+
+    What lies on the devices is split already.
+    """
     devices = count or jax.local_device_count()
-    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+
+    def part(x: Any) -> Any:
+        held = isinstance(x, jax.Array)
+        return x if held else x.reshape(devices, -1, *x.shape[1:])
+
+    return jax.tree.map(part, batch)
 
 
 def send(batch: Any, carried: Any) -> Any:

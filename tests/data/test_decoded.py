@@ -68,10 +68,10 @@ def test_mapped_values_are_the_decoded_ones_and_are_made_once(made, background):
 def test_batches_come_straight_from_the_map(made):
     config, found, kept = made
     source = pipeline.make_source(config, found, "discover", kept)
-    assert all(is_mapped(one) for one in source._frames)
+    assert all(is_mapped(one) for one in source.frames)
     config.data.cache = decoded.OFF
     plain = pipeline.make_source(config, found, "discover", kept)
-    assert not any(is_mapped(one) for one in plain._frames)
+    assert not any(is_mapped(one) for one in plain.frames)
     for step in range(4):
         one, other = source.batch(step), plain.batch(step)
         for name in ("frames", "flow_forward", "flow_backward", "pair"):
