@@ -179,6 +179,8 @@ def loss() -> ConfigDict:
             # Weight of the first channel's spread, so that it is the object (ours: 0;
             # RCF on STv2: 1)
             "compactness": 0.0,
+            # amd only: sizes at which frames are compared, each half the last (AMD: 4)
+            "scales": 1,
             "ssim": 0.85,  # amd only: share of SSIM in its photometric loss, rest L1
         }
     )

@@ -1,4 +1,4 @@
-"""Resampling with an explicit corner rule; no antialias anywhere.
+"""Resampling with an explicit corner rule; no antialias but where it is averaged.
 
 `jax.image.resize` antialiases when it shrinks, the method does not (paper code:
 `torch.nn.functional.interpolate`), so resizing is written here as two small matrix
@@ -91,3 +91,10 @@ def warp(
 ) -> Float[Array, "h w k"]:
     """Bring frame t+1 onto frame t's grid with the flow t -> t+1 (same resolution)."""
     return sample_bilinear(image, pixel_grid(*flow.shape[:2]) + flow)
+
+
+def halve(maps: Float[Array, "b h w k"]) -> Float[Array, "b h2 w2 k"]:
+    """Average over squares of 2x2; an odd last row or column is left out."""
+    b, h, w, k = maps.shape
+    even = maps[:, : h // 2 * 2, : w // 2 * 2]
+    return even.reshape(b, h // 2, 2, w // 2, 2, k).mean(axis=(2, 4))

@@ -95,6 +95,25 @@ def test_miniatures_go_through_both_steps(name):
     check(build(name, "runlocal"))
 
 
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("gwm", ""), ("rcf", "segtrackv2"), ("rcf", "fbms59,semantic")],
+)
+def test_other_methods_go_through_both_steps(name, variant):
+    check(build(name, variant))
+
+
+def test_rcfs_second_run_starts_from_its_first():
+    first, second = build("rcf"), build("rcf", "semantic")
+    assert (first.target.when, second.target.when) == ("online", "between")
+    assert second.discover.steps == 0
+    assert second.target.constrained_by == "cut"
+    assert (first.align.weights, first.align.threshold) == ("dino_vits8", 0.2)
+    assert first.model.to_json() == second.model.to_json()
+    with pytest.raises(ValueError, match="known: demo, segtrackv2, fbms59"):
+        build("rcf", "davis17")
+
+
 def distinct_networks():
     """Return one ablation for every different pair of network and loss."""
     rows = {}

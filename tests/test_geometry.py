@@ -39,6 +39,12 @@ def test_halving_averages_pairs_with_half_pixel_centres():
     np.testing.assert_allclose(halved, expected, atol=1e-6)
 
 
+def test_squares_are_averaged_and_what_is_left_over_is_left_out():
+    maps = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    halved = geometry.halve(maps)
+    np.testing.assert_allclose(halved[0, ..., 0], [[3.0, 5.0]])
+
+
 def test_sampling_at_pixels_reads_them_and_beyond_the_border_repeats_the_edge():
     image = jnp.asarray(random((4, 5, 2)))
     grid = geometry.pixel_grid(4, 5)

@@ -76,3 +76,12 @@ def test_values_do_not_depend_on_resolution_or_batch(size):
     assert float(losses.motion_loss(flow, 3 * flow)) == pytest.approx(2.0)
     mask = jnp.full((3, *size), 0.25)
     assert float(losses.appearance_loss(mask, 2 * mask)) == pytest.approx(0.0625)
+
+
+def test_compactness_is_zero_of_a_dot_and_the_variance_of_a_bar():
+    dot = jnp.zeros((8, 8)).at[3, 5].set(1.0)
+    assert float(losses.compactness(dot)) == pytest.approx(0.0, abs=1e-7)
+    bar = jnp.zeros((8, 8)).at[3].set(1.0)
+    spread = np.var(np.arange(8) / 8) * 8 / 64
+    assert float(losses.compactness(bar)) == pytest.approx(spread, rel=1e-5)
+    assert float(losses.compactness(jnp.zeros((8, 8)))) == 0.0

@@ -89,6 +89,7 @@ AMD: Mapping[str, Any] = {
     "model.pathway": "none",
     "model.motion_width": 16,
     "model.residual_bound": 20.0,
+    "loss.scales": 4,
     "model.still_background": False,
     "flow.background": "none",
     "align.score": "semantic",

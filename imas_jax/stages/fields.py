@@ -177,6 +177,7 @@ TABLE: dict[str, Row] = {
     "loss.entropy": (Word(("off", "rcf", "intended")), "of masks"),
     "loss.entropy_weight": (_WEIGHT, "of the entropy"),
     "loss.compactness": (_WEIGHT, "of the first channel's spread, in stage 1"),
+    "loss.scales": (_RHYTHM, "of AMD's loss, each half as fine as the last"),
     "loss.ssim": (_SHARE, "of SSIM in AMD's loss"),
     **{f"discover.{name}": row for name, row in _TRAINING.items()},
     "discover.motion_weight": (_WEIGHT, "of equation 6; 0 reads no flow"),

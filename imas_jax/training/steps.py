@@ -137,12 +137,14 @@ def _photometric(
     parts = []
     for frame in (0, 1) if config.loss.symmetric else (0,):
         flow = model.apply(variables, masks[:, frame], motions[frame], method="flow")
-        warped = jax.vmap(geometry.warp)(
-            images[:, 1 - frame], geometry.resize(flow, size)
-        )
-        parts.append(
-            losses.photometric_loss(images[:, frame], warped, config.loss.ssim)
-        )
+        flow = geometry.resize(flow, size)
+        here, there = images[:, frame], images[:, 1 - frame]
+        for scale in range(config.loss.scales):
+            if scale:
+                here, there, flow = map(geometry.halve, (here, there, flow))
+                flow = flow / 2.0
+            warped = jax.vmap(geometry.warp)(there, flow)
+            parts.append(losses.photometric_loss(here, warped, config.loss.ssim))
     total = jnp.sum(jnp.stack(parts))
     return total, {"photometric": total}
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imas_jax.appearance import crf, semantic, targets
+from imas_jax.appearance import crf, cuts, semantic, targets
 from imas_jax.errors import UserError
 
 QUICK = targets.TargetRecipe(crf.get_preset("authors_target:iterations=5"))
@@ -189,6 +189,24 @@ def test_the_constraint_removes_what_looks_different(tmp_path):
     assert less.total().changed_by_constraint == pytest.approx(removed)
     assert less.total().discarded == 0
     assert plain.provenance != less.provenance
+
+
+def test_a_cut_that_was_improved_removes_what_looks_different(tmp_path):
+    seen = cuts.CutConstraint(colour_features, "colour", 0.5)
+    recipe = dataclasses.replace(QUICK, constraint=seen)
+    with_it = targets.make_targets(tmp_path / "b", [with_reflection()], SOURCE, recipe)
+    targets.make_targets(tmp_path / "a", [with_reflection()], SOURCE, QUICK)
+    plain, cut = (targets.read(tmp_path / name, "a") for name in "ab")
+    assert (cut <= plain).all()
+    assert with_it.total().changed_by_constraint > 0.01
+    assert with_it.total().discarded == 0
+    assert with_it.provenance["constraint"]["cut"] == "colour"
+    strict = dataclasses.replace(seen, disagreement=1e-9)
+    recipe = dataclasses.replace(QUICK, constraint=strict)
+    dropped = targets.make_targets(tmp_path / "b", [with_reflection()], SOURCE, recipe)
+    assert dropped.reused == ()  # made from something else
+    assert dropped.total().discarded == dropped.total().frames
+    np.testing.assert_array_equal(targets.read(tmp_path / "b", "a"), plain)
 
 
 def test_a_match_as_wide_as_the_frame_leaves_the_target_alone(tmp_path):
