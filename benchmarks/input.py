@@ -8,7 +8,9 @@ it reads the flow of a run (`--config.workdir`).
 
 For each source: pairs/s and MB/s when nothing else runs, and the share of a training
 step spent waiting when a step takes 1/`steps_per_second` on an accelerator (the
-consumer sleeps that long, as a host does). Writes benchmarks/results/input.json.
+consumer sleeps that long, as a host does). With `data.source=device` the host draws
+nothing: its pairs/s are those of the drawing alone, which is a part of the step, on the
+devices that are here. Writes benchmarks/results/input.json.
 """
 
 import json
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
@@ -29,6 +32,7 @@ from imas_jax.data.found import Clips
 from imas_jax.flow import files
 from imas_jax.stages import flow as flow_stage
 from imas_jax.stages import settle
+from imas_jax.training import held, parallel
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/davis.py")
 CORES = flags.DEFINE_integer("cores", 2, "CPU cores to use; 0 is all")
@@ -50,7 +54,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config, found = open_set(Path(folder))
         rows = []
-        for kind in ("memory", "tfrecord"):
+        for kind in ("memory", "device", "tfrecord"):
             config.data.source = kind
             rows.append(measure(config, found, Path(folder)))
     report = {
@@ -117,10 +121,16 @@ def measure(config, found: training_set.TrainingSet, folder: Path) -> dict:
         row["prepare_seconds"] = time.perf_counter() - start
     start = time.perf_counter()
     source = pipeline.make_source(config, found, "discover", folder)
+    if config.data.source == "device":
+        source = held.HeldSource(source, WARM_UP + STEPS.value)
     batches = source.batches(0)
     batch = next(batches)
     row["start_seconds"] = time.perf_counter() - start
-    seconds, _ = consume(batches, 0.0)
+    if config.data.source == "device":
+        seconds, _ = consume(drawn_of(batch), 0.0)
+        batch = next(drawn_of(batch))
+    else:
+        seconds, _ = consume(batches, 0.0)
     size = config.discover.batch_size
     row["pairs_per_second"] = size / seconds
     row["megabytes_per_second"] = batch_bytes(batch) / seconds / 1e6
@@ -144,6 +154,14 @@ def consume(batches: Iterator[Batch], step: float) -> tuple[float, float]:
         waited += time.perf_counter() - asked
         time.sleep(step)
     return (time.perf_counter() - start) / STEPS.value, waited / STEPS.value
+
+
+def drawn_of(on_devices: held.Held) -> Iterator[Batch]:
+    """Yield what each step draws of a set that the devices hold."""
+    draw = parallel.run_on_devices(lambda step, of: of.batch(step), donate=False)
+    for step in range(WARM_UP + STEPS.value):
+        number = parallel.send(parallel.on_each_device(step), on_devices)
+        yield jax.block_until_ready(draw(number, on_devices))
 
 
 def batch_bytes(batch: Batch) -> int:

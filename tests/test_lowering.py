@@ -6,6 +6,7 @@ Networks are small, since lowering does not depend on their size.
 """
 
 import functools
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from imas_jax.models.segmenter import BACKBONES
 from imas_jax.stages import explain, features, fit, frozen, network, predictor
 from imas_jax.tools import evidence as evidence_tool
 from imas_jax.tools import pretrain
-from imas_jax.training import contrast, loop, online, parallel, steps
+from imas_jax.training import contrast, held, loop, online, parallel, steps
 from imas_jax.training import state as states
 
 PLATFORMS = ("cuda", "tpu")
@@ -152,7 +153,7 @@ def config_of(name, precision):
     return config
 
 
-def lower_training(config, stage):
+def lower_training(config, stage, on_devices=False):
     """Lower a stage's step."""
     model = network.build_model(config, parallel.AXIS)
     optimizer = network.stage_optimizer(config, stage)
@@ -167,7 +168,28 @@ def lower_training(config, stage):
     flow = np.zeros((8, 24, 32, 2), np.float16)
     target = np.zeros((8, 2, *size), np.uint8) if stage == "refine" else None
     frames = np.zeros((8, 2, 48, 64, 3), np.uint8)
-    lower_step(step, state, Batch(frames, flow, flow, target, np.arange(8)))
+    if on_devices:
+        lower_step(held.drawing(step), state, held_set(size))
+    else:
+        lower_step(step, state, Batch(frames, flow, flow, target, np.arange(8)))
+
+
+def held_set(masks):
+    """Return shapes of a set of twelve frames on each device."""
+
+    def each(*shape, dtype=np.uint8):
+        return jax.ShapeDtypeStruct((jax.local_device_count(), *shape), dtype)
+
+    shapes = ((48, 64, 3), (2, 24, 32, 2), masks)
+    frames, flows, targets = (math.prod(shape) for shape in shapes)
+    return held.Held(
+        each(12, frames),
+        each(11, flows, dtype=np.float16),
+        each(12, targets),
+        each(11, 2, dtype=np.int32),
+        each(100, 8, dtype=np.int32),
+        shapes,
+    )
 
 
 def lower_step(step, state, batch):
@@ -176,7 +198,8 @@ def lower_step(step, state, batch):
     carried = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype), state
     )
-    fed = (parallel.split(batch), parallel.on_each_device(0))
+    drawn = batch if isinstance(batch, held.Held) else parallel.split(batch)
+    fed = (drawn, parallel.on_each_device(0))
     parallel.run_on_devices(loop._telling(step))(carried, fed)
 
 
@@ -190,6 +213,19 @@ def test_a_training_step_is_for_accelerators(programs, name, stage, precision):
     check(programs, precision)
     for program in programs[0].values():
         assert program.donated == program.leaves
+
+
+def test_a_step_that_draws_its_batch_is_for_accelerators(programs):
+    lower_training(config_of("imas", "bfloat16"), "refine", on_devices=True)
+    check(programs, "bfloat16")
+    for program in programs[0].values():
+        assert program.donated == program.leaves
+        assert "tensor<12x9216xui8>" in program.text  # the set goes in, no batch
+    whole = np.zeros((1, 40, 6), np.uint8)
+    jax.jit(parallel._written.__wrapped__, donate_argnums=0)(whole, whole[:, :16], 3)
+    for program in programs[1].values():
+        assert faults(program, "float32") == []
+        assert program.donated == 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -96,6 +96,8 @@ def test_online_targets_that_cannot_be_made_are_refused_with_every_reason(config
     config.target.resolution, config.target.semantic_constraint = "mask", False
     config.refine.ema = 0.9
     checks.check(config, "report")
+    config.data.source = "device"
+    assert "data.source: 'device', so that the host sees no batch" in refused(config)
 
 
 def test_heads_alone_cannot_be_trained_on_what_wants_pixels_or_without_weights(config):
