@@ -1,7 +1,8 @@
 """A run of two processes, small enough to be stopped in every way.
 
-As a program it is one of the two: `python two_processes.py HOST:PORT INDEX WORK FOLDER`
-does the work `train`, `wait`, `refuse` or `hang` in a folder.
+As a program it is one of the two: `python two_processes.py HOST:PORT INDEX WORK FOLDER
+STEPS EVERY` does the work `train`, `wait`, `refuse` or `hang` in a folder; training
+takes so many steps, and saves a checkpoint every so many.
 """
 
 import os
@@ -19,7 +20,9 @@ HEARTBEAT = 5  # seconds; 60 in earnest
 PATIENCE = 10  # seconds; 1800 in earnest
 
 
-def start(work: str, folder: Path) -> list[subprocess.Popen]:
+def start(
+    work: str, folder: Path, steps: int = STEPS, every: int = 30
+) -> list[subprocess.Popen]:
     """Start both processes, one device each."""
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -27,9 +30,10 @@ def start(work: str, folder: Path) -> list[subprocess.Popen]:
         "JAX_PLATFORMS": "cpu",
     }
     address = f"127.0.0.1:{free_port()}"
+    told = str(folder), str(steps), str(every)
     return [
         subprocess.Popen(
-            [sys.executable, __file__, address, str(index), work, str(folder)],
+            [*(sys.executable, __file__, address, str(index), work), *told],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -73,8 +77,8 @@ def expected(steps: int) -> np.float32:
     return learned
 
 
-def _train(folder: Path) -> None:
-    """Train a network of one number, which is moved by the batches."""
+def _train(folder: Path, steps: int, every: int) -> None:
+    """Train a network of one number, which is moved by the batches and logged."""
     import jax
     import optax
 
@@ -83,7 +87,7 @@ def _train(folder: Path) -> None:
     from imas_jax.training.state import create_state
 
     def batches(first):
-        for step in range(first, STEPS):
+        for step in range(first, steps):
             time.sleep(0.03)
             values = np.full((1, 1), step, np.float32)
             yield Batch(values, values, values, None, values)
@@ -91,12 +95,12 @@ def _train(folder: Path) -> None:
     def step(state, batch):
         frames = jax.lax.pmean(batch.frames[0], "devices")
         moved = jax.tree.map(lambda w: w * 0.5 + frames, state.params)
-        metrics = {"loss": frames[0]}
+        metrics = {"loss": state.params["w"][0]}
         return state.replace(step=state.step + 1, params=moved), metrics
 
     variables = {"params": {"w": np.ones(1, np.float32)}, "batch_stats": {}}
     state = create_state(variables, optax.sgd(0.1), 0, 0.0)
-    schedule = loop.Schedule(STEPS, 30, 1)
+    schedule = loop.Schedule(steps, every, 1)
     loop.train("discover", step, state, batches, folder, schedule)
 
 
@@ -129,7 +133,9 @@ def _hang(folder: Path) -> None:
     parallel.wait_for_all()
 
 
-def main(address: str, index: str, work: str, folder: str) -> None:
+def main(
+    address: str, index: str, work: str, folder: str, steps: str, every: str
+) -> None:
     """Be one of the two processes."""
     from imas_jax import commandline, errors
     from imas_jax.training import parallel, stopping, together
@@ -137,11 +143,17 @@ def main(address: str, index: str, work: str, folder: str) -> None:
     commandline.start_logging()
     stopping.raise_when_asked()
     parallel.HEARTBEAT = HEARTBEAT
-    works = {"train": _train, "wait": _wait, "refuse": _refuse, "hang": _hang}
+    where = Path(folder)
+    works = {
+        "train": lambda: _train(where, int(steps), int(every)),
+        "wait": lambda: _wait(where),
+        "refuse": lambda: _refuse(where),
+        "hang": lambda: _hang(where),
+    }
     try:
         patience = PATIENCE if work == "hang" else 0
         with together.joined(f"{address},2,{index}", patience):
-            works[work](Path(folder))
+            works[work]()
     except errors.Stopped as error:
         text, code = errors.last_words(error)
         sys.stderr.write(f"{text}\n")

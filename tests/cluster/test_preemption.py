@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import write_clip
-from two_processes import PATIENCE, ended, free_port, start, wait_until
+from two_processes import PATIENCE, ended, expected, free_port, start, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -48,13 +48,12 @@ class Job:
     """Stage 1 of the tiny recipe, with dropout, by any number of processes."""
 
     def __init__(self, environment, clip, workdir):
-        self.workdir, self._environment = workdir, environment
+        self.folder, self._environment = workdir / "discover", environment
         self._arguments = [
             *(sys.executable, "-m", "imas_jax.main", f"--config={HERE / 'tiny.py'}"),
             *(f"--config.data.root={clip}", f"--config.workdir={workdir}"),
-            *("--config.stage=discover", f"--config.discover.steps={STEPS}"),
-            *("--config.discover.checkpoint_every=3", "--config.discover.log_every=1"),
-            "--config.model.dropout=0.1",
+            *("--config.stage=discover", "--config.discover.steps=100000"),
+            *("--config.discover.log_every=1", "--config.model.dropout=0.1"),
         ]
 
     def start(self, processes=2, devices=1):
@@ -74,87 +73,82 @@ class Job:
             for where in (together if processes > 1 else [""])
         ]
 
-    def lines(self):
-        """Return what the steps measured."""
-        path = self.workdir / "discover/metrics.jsonl"
-        whole = path.read_text().split("\n")[:-1] if path.is_file() else []
-        return [json.loads(line) for line in whole]
 
-    def checkpoint(self):
-        """Return the newest step that is on disk."""
-        folder = self.workdir / "discover/checkpoints"
-        return max(
-            (int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()), default=0
-        )
-
-    def is_writing(self):
-        """Tell whether a checkpoint is half written."""
-        drafts = (self.workdir / "discover/checkpoints").glob("*orbax-checkpoint-tmp*")
-        return any(drafts)
-
-    def end(self):
-        """Run to the end; return the identity of what was learned."""
-        codes, said = ended(self.start(), LIMIT)
-        assert codes == [0, 0], said
-        result = self.workdir / "discover/result.json"
-        return json.loads(result.read_text())["identity"]
+def log(folder):
+    """Return what the steps of a training measured, in full precision."""
+    path = folder / "metrics.jsonl"
+    whole = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in whole]
 
 
-@pytest.fixture(scope="module")
-def whole(environment, clip, tmp_path_factory):
-    """Return a job of two processes that was never stopped, and what it learned."""
-    job = Job(environment, clip, tmp_path_factory.mktemp("whole"))
-    return job, job.end()
+def test_twenty_preemptions_at_random_steps_lose_nothing(tmp_path):
+    """Of two processes that train one number, which every line of their log has."""
+    checkpoints, drawn = tmp_path / "checkpoints", random.Random(0)
+    begun, killed_writing = time.monotonic(), 0
 
+    def train():
+        return start("train", tmp_path, STEPS, every=5)
 
-def test_twenty_preemptions_at_random_steps_lose_nothing(
-    environment, clip, tmp_path, whole
-):
-    job, drawn = Job(environment, clip, tmp_path), random.Random(0)
-    seconds, killed_writing = time.monotonic(), 0
-    for time_ in range(PREEMPTIONS):
-        processes = job.start()
-        number, who = drawn.choice(SIGNALS), drawn.randrange(2)
-        goal = job.checkpoint() + drawn.randint(2, 25)
-        wait_until(lambda: len(job.lines()) >= goal, LIMIT)  # noqa: B023
+    def saved():
+        names = [path.name for path in checkpoints.glob("[0-9]*")]
+        return max((int(name) for name in names if name.isdigit()), default=0)
+
+    def is_writing():
+        return any(checkpoints.glob("*orbax-checkpoint-tmp*"))
+
+    def comes_to(step):
+        wait_until(lambda: lines(tmp_path)[-1:] >= [step], LIMIT)
+
+    def lines(folder):
+        return [line["step"] for line in log(folder)]
+
+    for turn in range(PREEMPTIONS):
+        number, who = SIGNALS[turn % 3], drawn.randrange(2)
+        processes = train()
+        comes_to(saved() + drawn.randint(1, 25))
         if number == signal.SIGKILL:
             who = 0  # which writes
-            wait_until(job.is_writing, LIMIT)
+            wait_until(is_writing, LIMIT)
         processes[who].send_signal(number)
         codes, said = ended(processes, LIMIT)
         if number == signal.SIGKILL:
-            killed_writing += job.is_writing()
-            assert codes[0] == -number, (time_, said)
-            assert codes[1] == 1, (time_, said)
+            killed_writing += is_writing()
+            assert codes == [-number, 1], (turn, said)
         else:
-            assert codes == [128 + number] * 2, (time_, said)
-            assert job.checkpoint() == len(job.lines())  # not a step is lost
-        assert job.checkpoint() < STEPS, "it ended before it was preempted so often"
+            assert codes == [128 + number] * 2, (turn, said)
+            assert saved() == lines(tmp_path)[-1]  # not a step is lost
+        assert saved() < STEPS, "it ended before it was preempted so often"
     assert killed_writing > 0
     print(
         f"{PREEMPTIONS} preemptions, {killed_writing} of them while a checkpoint was "
-        f"written: {time.monotonic() - seconds:.0f} s, to step {job.checkpoint()}"
+        f"written, to step {saved()}: {time.monotonic() - begun:.0f} s"
     )
-    assert job.end() == whole[1]
-    assert job.lines() == whole[0].lines()
-    assert [line["step"] for line in job.lines()] == list(range(1, STEPS + 1))
+    codes, said = ended(train(), LIMIT)
+    assert codes == [0, 0], said
+    learned = [{"step": step + 1, "loss": expected(step)} for step in range(STEPS)]
+    assert log(tmp_path) == learned
 
 
 def test_a_job_goes_on_with_other_numbers_of_processes_and_devices(
-    environment, clip, tmp_path, whole
+    environment, clip, tmp_path
 ):
     """2 devices, then 1, then 4 (two processes of two): the same global batch."""
-    job = Job(environment, clip, tmp_path)
+    job = Job(environment, clip, tmp_path / "changing")
     for processes, devices in ((2, 1), (1, 1), (2, 2)):
         running = job.start(processes, devices)
-        goal = job.checkpoint() + 20
-        wait_until(lambda: len(job.lines()) >= goal, LIMIT)  # noqa: B023
+        goal = len(log(job.folder)) + 4
+        wait_until(lambda goal=goal: len(log(job.folder)) >= goal, LIMIT)
         running[-1].terminate()
         codes, said = ended(running, LIMIT)
         assert codes == [128 + signal.SIGTERM] * processes, said
-    found = [line["loss"] for line in job.lines()]
-    expected = [line["loss"] for line in whole[0].lines()][: len(found)]
-    np.testing.assert_allclose(found[:60], expected[:60], rtol=1e-5, atol=1e-5)
+    found = [line["loss"] for line in log(job.folder)]
+    same = Job(environment, clip, tmp_path / "the same")
+    running = same.start(1, 1)
+    wait_until(lambda: len(log(same.folder)) >= len(found), LIMIT)
+    running[0].terminate()
+    ended(running, LIMIT)
+    alone = [line["loss"] for line in log(same.folder)]
+    np.testing.assert_allclose(found, alone[: len(found)], rtol=1e-5)
 
 
 def test_a_second_job_in_the_same_workdir_is_refused_by_both_its_processes(
@@ -162,7 +156,7 @@ def test_a_second_job_in_the_same_workdir_is_refused_by_both_its_processes(
 ):
     job = Job(environment, clip, tmp_path)
     first = job.start()
-    wait_until(lambda: len(job.lines()) >= 3, LIMIT)
+    wait_until(lambda: log(job.folder), LIMIT)
     codes, said = ended(job.start(), LIMIT)
     assert codes == [2, 1]
     holder = f"in use by process {first[0].pid} on {socket.gethostname()}"

@@ -47,8 +47,8 @@ def test_one_of_two_is_stopped_and_the_same_command_ends_with_the_same_bits(tmp_
     codes, said = ended(start("train", tmp_path), LIMIT)
     assert codes == [0, 0], said
     assert learned(tmp_path) == (expected(STEPS), STEPS)
-    steps = [json.loads(line)["step"] for line in lines(tmp_path)]
-    assert steps == list(range(1, STEPS + 1))
+    told = [json.loads(line) for line in lines(tmp_path)]
+    assert told == [{"step": s + 1, "loss": expected(s)} for s in range(STEPS)]
 
 
 def stop_one(folder, number, who, step):
