@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # The protocol on DAVIS16, one line a stage; each can be killed and run again.
 #   launch/davis.sh --config.data.root=/data/DAVIS --config.model.weights=densecl_r50.pth
-# Ctrl-C and SIGTERM go to the stage that runs, and no other is begun.
+# Ctrl-C, SIGTERM and SIGUSR1/2 go to the stage that runs, and no other is begun.
 set -euo pipefail
 set -m # a stage hears of a signal from here only, and so once
 cd "$(dirname "$0")/.."
 asked="" stage=""
-trap 'asked=INT; pass_on' INT
-trap 'asked=TERM; pass_on' TERM
+for name in INT TERM USR1 USR2; do trap "asked=$name; pass_on" "$name"; done
 pass_on() { [ -z "$asked" ] || [ -z "$stage" ] || kill -s "$asked" "$stage" || true; }
 run() {
   launch/local.sh configs/davis.py "$@" &

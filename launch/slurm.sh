@@ -6,7 +6,8 @@
 # Data and workdir must lie on a disk that every node sees. discover.batch_size must be
 # a multiple of the number of tasks. Two minutes before the time limit, and when the job
 # is preempted, the tasks get SIGTERM: training stops at a checkpoint. The same command
-# continues it; a preempted job does so by itself.
+# continues it; a preempted job does so by itself. Another --signal (USR1, USR2) does the
+# same; without "B:", which would send it to this script only.
 #SBATCH --job-name=imas
 #SBATCH --output=imas-%j.log
 #SBATCH --open-mode=append

@@ -157,7 +157,7 @@ def protocol(tmp_path):
         """
         stage=${2#--config.stage=}
         trap 'echo "$stage hears INT"; exit 130' INT
-        trap 'echo "$stage hears TERM"; exit 143' TERM
+        trap 'echo "$stage hears USR1"; exit 138' USR1
         echo "$stage begins"
         [ "$stage" != "${fails:-}" ] || exit 5
         if [ "$stage" = "${waits:-}" ]; then while :; do sleep 0.05; done; fi
@@ -183,7 +183,7 @@ def test_the_protocol_is_its_stages_one_after_the_other(protocol):
     assert failed.stdout.splitlines()[-1] == "align begins"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_the_protocol_passes_a_signal_on_to_the_stage_that_runs(protocol, number):
     process = subprocess.Popen(
         [protocol],

@@ -331,7 +331,8 @@ def _pool(workers: int, solver: Solver) -> concurrent.futures.Executor:
 
 def _end_with_parent() -> None:
     """Leave signals to the parent, and die when it dies, however that is."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Of a cluster they may come to all processes of a task.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:

@@ -1,7 +1,8 @@
 """Signals that ask a run to stop: training saves first, all else stops at once.
 
-Ctrl-C sends SIGINT; clusters send SIGTERM before they take a machine away. Whatever
-stops, the same command continues it.
+Ctrl-C sends SIGINT; clusters send SIGTERM before they take a machine away, and what
+people ask them to (SLURM's `--signal`, often USR1 or USR2) ahead of a time limit.
+Whatever stops, the same command continues it.
 """
 
 import signal
@@ -14,7 +15,7 @@ from absl import logging
 
 from imas_jax.errors import Stopped
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # Seconds after which a signal is raised again that was lost where nothing can be.
 _AGAIN = 0.01
 
@@ -47,8 +48,9 @@ def _lost(unraisable: Any) -> None:
 
 def _hear_no_more() -> None:
     """Let nothing disturb what is being saved but a second Ctrl-C: it kills."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class StopRequest:

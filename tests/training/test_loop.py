@@ -117,7 +117,7 @@ def train(folder, source, watcher=watching.NOBODY, spoil=lambda state, metrics: 
     return loop.train("discover", step, state, source, folder, schedule, watcher)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_finishes_the_step_and_the_same_command_continues(tmp_path, number):
     whole = train(tmp_path / "whole", counted())
     handler = signal.getsignal(number)
