@@ -5,6 +5,7 @@ MotionGrouping's layout, which OCLR shares and `data/imported_flow.py` reads bac
 `FlowImages_gap1/`. Fields are resized to the frames' size (they are stored at half).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,10 +39,13 @@ def export(
                 folder, suffix = FOLDERS[flow.export]
                 path = root / folder.format(signed) / clip.name / (frame.name + suffix)
                 field = source.path(clip.name, pair.first, direction, gap)
-                if path.exists() and path.stat().st_mtime >= field.stat().st_mtime:
+                made = field.stat().st_mtime_ns if field.exists() else 0
+                # The very same time, not a later one: another host's clock may lag.
+                if path.exists() and path.stat().st_mtime_ns == made:
                     continue
                 stored = source.read(clip.name, pair.first, direction, gap).flow
                 _write(path, full_size(stored, clip.size))
+                os.utime(path, ns=(made, made))
     return root
 
 
