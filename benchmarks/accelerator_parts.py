@@ -376,6 +376,8 @@ def longest(profile) -> list[tuple[str, float]]:
             if not devices and "XLA" not in line.name:
                 continue
             for event in line.events:
+                if "::" in event.name:  # of XLA itself, around the operations
+                    continue
                 total[event.name] = total.get(event.name, 0.0) + event.duration_ns
     whole = sum(total.values())
     ranked = sorted(total.items(), key=lambda item: -item[1])[:TOP]

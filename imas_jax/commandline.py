@@ -36,7 +36,7 @@ RECIPE is the path of a file, or one of:
   --config.FIELD=VALUE            any field; each has a comment in
 {fields}
   --config.workdir=DIR            where everything is written
-  --config.restore=RUN            an earlier run's workdir: its network is used
+  --config.restore=RUN            network of a workdir, or of hf://user/name
   --config.predict.formats=A,B    png, webm_alpha, coco, ...: docs/formats.md
   --config.stage=STAGE            what is to be finished:
 {stages}

@@ -26,7 +26,7 @@ def test_all_parts_run_whole_in_miniature(tmp_path):
     subprocess.run(
         [
             *(sys.executable, ROOT / "benchmarks/accelerator.py", "--miniature"),
-            *("--minutes=60", f"--out={out}", f"--data={tmp_path}"),
+            *("--minutes=180", f"--out={out}", f"--data={tmp_path}"),
             f"--recipe={ROOT / 'tests/tiny.py'}",
         ],
         check=True,
