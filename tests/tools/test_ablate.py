@@ -272,3 +272,20 @@ def test_a_restored_run_is_scored_before_and_after_the_crf_twice_alike(
     for method, row in zip((plain, crf), told["rows"], strict=True):
         mean = method["protocols"]["frame_mean"]["jaccard"]["mean"]
         assert mean == row["jaccard"]["frame_mean"]["mean"]
+
+
+@pytest.mark.slow
+def test_the_successors_three_trainings_follow_each_other(root, tmp_path):
+    base = tiny_base()
+    base.align.features = "superpixels"
+    run(
+        config_of(root, tmp_path, "rcf-2.2", base=base),
+        (*protocol.STAGES, *protocol.TOOLS),
+    )
+    last = tmp_path / "rows/rcf-2.2/seed-0"
+    told = json.loads((last / "refine/result.json").read_text())["outputs"]
+    assert told["targets"]["provenance"]["constraint"]["cut"] == "superpixels"
+    assert "appearance" in told["last"]
+    first = json.loads((tmp_path / "rows/rcf-2.1/seed-0/align/result.json").read_text())
+    assert first["outputs"]["judge"] == "cut"
+    assert not list((last / "discover").glob("metrics.jsonl"))
