@@ -62,6 +62,14 @@ def last_words(error: BaseException) -> tuple[str, int]:
     return "".join(traceback.format_exception(error)).rstrip(), 1
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether it was a device that had no room: JAX's own kind of error."""
+    name = type(error).__name__
+    return name in ("JaxRuntimeError", "XlaRuntimeError") and (
+        "RESOURCE_EXHAUSTED" in str(error)
+    )
+
+
 class ProblemList:
     """Collects every problem of a dataset so that all are told at once."""
 

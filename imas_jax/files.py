@@ -40,6 +40,10 @@ PACKED = 20  # times its own size that a larger one may; flow and weights pack 2
 _PARSING = threading.Lock()
 
 
+class BusyError(UserError):
+    """Another process is writing the same file."""
+
+
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
     """Lend a name beside `path` to write to; what lies there becomes `path`.
@@ -56,7 +60,7 @@ def aside(path: Path) -> Iterator[Path]:
             writers choose a format by the suffix.
 
     Raises:
-        UserError: If another process is writing the same file.
+        BusyError: If another process is writing the same file.
         OSError: As the disk has it; `DISK_FULL` lists the numbers of a full one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -289,7 +293,7 @@ def _hold(held: IO[bytes], draft: Path) -> None:
     except OSError:
         return  # a file system without locks: as good as it gets
     if not mine:
-        raise UserError(
+        raise BusyError(
             f"{draft} is being written by another process",
             "one run at a time for each file",
             "wait until the other run has finished, or give this one folders of its "

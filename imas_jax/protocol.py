@@ -23,6 +23,7 @@ from imas_jax.stages import (
     refine,
     report,
     settle,
+    shares,
     watch,
 )
 from imas_jax.tools import ablate, each, evidence, pretrain, push, score, tune
@@ -34,8 +35,7 @@ def _flow(run: Run) -> Output:
         run.config,
         inputs.training_clips(run),
         run.workdir / "flow",
-        parallel.process(),
-        parallel.wait_for_all,
+        shares.every(),
     )
     return Output(digest(run.subset(run.stages["flow"])), values)
 
@@ -106,6 +106,7 @@ STAGES = (
         {"clips trained on": facts.training_clips, "flow": facts.flow_settings},
         reads=("data", *_FLOW),
         shared=True,
+        lighter=("flow.size",),
         in_place=True,
         intact=_flow_intact,
     ),
@@ -115,6 +116,7 @@ STAGES = (
         ("motion",),
         motion.work,
         {"evidence by": facts.evidence},
+        shared=True,
         reads=("crf", "target.workers"),
     ),
     Stage(
@@ -139,6 +141,7 @@ STAGES = (
         },
         reads=_WATCHED,
         shared=True,
+        lighter=("discover.batch_size", "augment.crop", "model.width"),
         also=lambda run: ("motion",) * (run.config.discover.evidence_weight > 0),
     ),
     Stage(
@@ -147,6 +150,8 @@ STAGES = (
         ("align.score", "align.judged", "align.largest", *_SOFT_MASKS),
         align.work,
         {"align.features": facts.judge},
+        shared=True,
+        lighter=("predict.batch_size", "predict.short_side"),
         reads=("align", "predict.batch_size"),
     ),
     Stage(
@@ -159,6 +164,7 @@ STAGES = (
             "refine.init": facts.start_of("refine"),
         },
         shared=True,
+        lighter=("refine.batch_size", "augment.crop", "model.width"),
     ),
     Stage(
         "predict",
@@ -167,6 +173,7 @@ STAGES = (
         predict.work,
         {"clips": facts.clips},
         shared=True,
+        lighter=("predict.batch_size", "predict.short_side"),
         intact=lambda run: mask_export.is_there(run, inputs.clips(run)),
     ),
     Stage(
@@ -175,6 +182,7 @@ STAGES = (
         ("evaluate",),
         evaluate.work,
         {"annotations": evaluate.annotated},
+        shared=True,
         also=lambda run: ("motion",) if evaluate.wants_flow(run) else (),
     ),
     Stage("report", ("evaluate",), ("report",), report.work),
@@ -201,6 +209,7 @@ TOOLS = (
         pretrain.work,
         {"images": pretrain.contents},
         shared=True,
+        lighter=("pretrain.batch_size", "pretrain.crop"),
     ),
     Stage("push", (), ("push",), push.work, repeat=True),
 )

@@ -7,11 +7,13 @@ import jax
 import pytest
 from jax import ShapeDtypeStruct as Shape
 
-from configs import ablation, davis
+from configs import ablation, davis, densecl
+from imas_jax import protocol
 from imas_jax.conventions import Batch
 from imas_jax.data import augment
 from imas_jax.evaluation import ablations
 from imas_jax.models import imas
+from imas_jax.runs import records
 from imas_jax.stages import network, settle
 from imas_jax.training import parallel, steps
 
@@ -176,3 +178,9 @@ def test_options_without_a_row_go_through_the_steps_too(precision, entropy):
 @pytest.mark.parametrize("name", [*RECIPES, "align", "evaluate"])
 def test_every_field_of_a_recipe_can_be_written_down(name):
     assert json.loads(build(name).to_json_best_effort())["model"]
+
+
+def test_fields_that_make_a_stage_lighter_are_fields():
+    known = records.flatten(davis.get_config()) | records.flatten(densecl.get_config())
+    for stage in (*protocol.STAGES, *protocol.TOOLS):
+        assert set(stage.lighter) <= known.keys()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -91,9 +92,10 @@ LONGER = ("--config.discover.steps=12", "--config.refine.steps=8")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, environment):
-    """A clip and an uninterrupted run on it."""
+    """Two clips, one for each of two processes, and an uninterrupted run on them."""
     root = tmp_path_factory.mktemp("whole")
-    write_clip(root / "a clip é")
+    write_clip(root / "a clip é/one", 5)
+    write_clip(root / "a clip é/two", 4, seed=1)
     code, text = run(command(root / "a clip é", root / "run", *LONGER), environment)
     assert code == 0, text
     return root
@@ -233,6 +235,8 @@ def test_two_processes_do_the_whole_protocol_as_one_does(whole, environment):
     arguments = command(whole / "a clip é", workdir, *LONGER)
     codes, said = ended(start_processes(arguments, environment))
     assert codes == [0, 0], "\n".join(said)
+    made = [set(re.findall(r"targets of (\w+):", text)) for text in said]
+    assert made == [{"one"}, {"two"}]
     assert (workdir / "report/report.html").is_file()
     for stage in ("discover", "align", "refine", "predict", "evaluate"):
         assert identity(workdir, stage) == identity(whole / "run", stage)
@@ -242,6 +246,13 @@ def test_two_processes_do_the_whole_protocol_as_one_does(whole, environment):
             for folder in (workdir, whole / "run")
         )
         assert together == alone
-    for mask in (whole / "run/predict/masks").rglob("*.png"):
-        twin = workdir / mask.relative_to(whole / "run")
-        assert twin.read_bytes() == mask.read_bytes()
+    made = [
+        *("align/soft/*.npy", "predict/soft/*.npy", "predict/masks/*/*.png"),
+        "refine/targets/*.npz",
+    ]
+    for pattern in made:
+        found = list((whole / "run").glob(pattern))
+        assert found
+        for file in found:
+            twin = workdir / file.relative_to(whole / "run")
+            assert twin.read_bytes() == file.read_bytes()

@@ -1,10 +1,14 @@
 """docs/scale.md says what its command prints."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from absl import flags
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,3 +33,16 @@ def test_the_page_has_the_tables_that_follow_from_what_was_measured(tmp_path):
         slower = max(parts["arithmetic"], parts["memory traffic"])
         assert row["bound"] == slower + parts["network"]
         assert row["pairs_a_second"] * row["bound"] - row["pairs"] < 1e-6
+
+
+def test_the_page_has_the_table_of_stages_that_was_measured():
+    path = ROOT / "benchmarks/stages.py"
+    spec = importlib.util.spec_from_file_location("stages_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:  # its flags are not this program's
+        for kind in ("string", "integer", "list"):
+            patch.setattr(flags, f"DEFINE_{kind}", lambda *what: None)
+        spec.loader.exec_module(benchmark)
+    measured = json.loads((ROOT / "benchmarks/results/stages.json").read_text())
+    assert benchmark.table(measured) in (ROOT / "docs/scale.md").read_text()
+    assert [row["unlike"] for row in measured["rows"]] == [[]] * len(measured["rows"])

@@ -45,6 +45,15 @@ class FrameScores:
     values: Float[np.ndarray, " m"]
     discarded: Bool[np.ndarray, " m"]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, exactly."""
+        return {"values": self.values.tolist(), "discarded": self.discarded.tolist()}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "FrameScores":
+        """Return what `to_json` told."""
+        return cls(np.array(told["values"], float), np.array(told["discarded"], bool))
+
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:

@@ -8,7 +8,7 @@ whose place this stands, are in `semantic.py`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -28,7 +28,7 @@ class CutConstraint:
     """How RCF's stage 2.2 limits targets: CRF(mask) and CRF(refined mask), both.
 
     Attributes:
-        features: Maps a frame, uint8 RGB, to frozen features on any grid.
+        features: Maps frames, uint8 RGB, to frozen features on any grid, in order.
         digest: Says which features, e.g. a digest of the weights.
         threshold: Cosine above which places belong together (RCF 0.2).
         disagreement: Share of the frame in which the two masks may differ; beyond it
@@ -36,7 +36,7 @@ class CutConstraint:
         stretch: In place of the preset's, of the second CRF (RCF 0.5).
     """
 
-    features: Callable[[np.ndarray], np.ndarray]
+    features: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
     digest: str
     threshold: float
     disagreement: float = 0.0
@@ -52,10 +52,13 @@ class CutConstraint:
         }
 
     def refined(
-        self, frame: np.ndarray, mask: Float[np.ndarray, "h w"], size: tuple[int, int]
+        self,
+        features: Float[np.ndarray, "hu wu k"],
+        mask: Float[np.ndarray, "h w"],
+        size: tuple[int, int],
     ) -> Float[np.ndarray, "h2 w2"]:
         """Return the mask after its cut was improved, at `size`."""
-        features = on_grid(self.features(frame))
+        features = on_grid(features)
         small = nearest(mask, features.shape[:2])
         found = refine(affinity(features, self.threshold), small)
         return semantic.resize(found.astype(np.float32)[..., None], size)[..., 0]

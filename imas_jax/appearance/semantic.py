@@ -7,7 +7,7 @@ here; they and the masks live on one grid unless a function says otherwise.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -35,14 +35,14 @@ class SemanticConstraint:
     """Equation 12's numbers and where features come from.
 
     Attributes:
-        features: Maps a frame, uint8 RGB, to frozen features on any grid.
+        features: Maps frames, uint8 RGB, to frozen features on any grid, in order.
         digest: Says which features, e.g. a digest of the weights.
         threshold: theta, a cosine.
         dilation: Side of the dilating square, pixels of the soft mask wherever the
             CRF runs.
     """
 
-    features: Callable[[np.ndarray], np.ndarray]
+    features: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
     digest: str
     threshold: float
     dilation: int

@@ -6,11 +6,12 @@ finished sequences are not made again, and those made from anything else are nev
 used.
 """
 
+import collections
 import dataclasses
 import itertools
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,6 +131,7 @@ def make_targets(
     source: Provenance,
     recipe: TargetRecipe,
     workers: int = 0,
+    shown: Callable[[Iterator[Any]], Iterator[Any]] = iter,
 ) -> TargetSummary:
     """Make the targets that are missing or made from something else.
 
@@ -140,9 +142,10 @@ def make_targets(
             channels, whatever else decides them.
         recipe: What is done to the masks.
         workers: Of the CRF, as `crf.refine_many` takes them.
+        shown: Passes on a step a frame, and shows how far the work is.
 
     Raises:
-        UserError: If a mask is not usable, or there is no sequence.
+        UserError: If a mask is not usable.
     """
     provenance = full_provenance(source, recipe)
     found: dict[str, SequenceStatistics] = {}
@@ -160,22 +163,19 @@ def make_targets(
                 yield _Job(sequence.name, frame, np.asarray(mask, np.float32))
 
     made = _refine(draw(), recipe, workers)
-    for name, group in itertools.groupby(made, key=lambda one: one[0].sequence):
-        outcomes = [_finish(*one, recipe) for one in group]
-        found[name] = _summarize(outcomes)
-        _write(folder, name, [o.target for o in outcomes], found[name], provenance)
-        logging.info(
-            "targets of %s: %d frames, CRF changed %.1f %% of the pixels",
-            name,
-            found[name].frames,
-            100 * found[name].changed_by_crf,
-        )
-    if not found:
-        raise UserError(
-            "no sequence to make targets for",
-            "at least one training sequence",
-            "check data.split and data.sequences",
-        )
+
+    def written() -> Iterator[None]:
+        for name, group in itertools.groupby(made, key=lambda one: one[0].sequence):
+            outcomes = []
+            for one in group:
+                outcomes.append(_finish(*one, recipe))
+                yield
+            found[name] = told = _summarize(outcomes)
+            _write(folder, name, [o.target for o in outcomes], told, provenance)
+            text = "targets of %s: %d frames, CRF changed %.1f %% of the pixels"
+            logging.info(text, name, told.frames, 100 * told.changed_by_crf)
+
+    collections.deque(shown(written()), maxlen=0)
     return TargetSummary(provenance, found, tuple(reused))
 
 
@@ -225,6 +225,10 @@ class _Job:
     mask: np.ndarray
 
 
+# The mask whose cut was improved, or what the semantic constraint compares.
+_More = crf.CrfResult | np.ndarray | None
+
+
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
     target: np.ndarray
@@ -235,30 +239,28 @@ class _Outcome:
 
 def _refine(
     jobs: Iterator[_Job], recipe: TargetRecipe, workers: int
-) -> Iterator[tuple[_Job, crf.CrfResult, crf.CrfResult | None]]:
-    """Run the CRF on all masks, and on those whose cut was improved if that is asked.
-
-    Jobs are drawn a few ahead of the results.
-    """
-    preset, solver, cut = recipe.preset, recipe.solver, recipe.constraint
-    jobs, first = itertools.tee(jobs)
-    met = (_meet(job.frame, job.mask, recipe.resolution) for job in first)
-    single = crf.refine_many(met, preset, workers, solver)
-    if not isinstance(cut, cuts.CutConstraint):
-        yield from (
-            (job, result, None) for job, result in zip(jobs, single, strict=True)
+) -> Iterator[tuple[_Job, crf.CrfResult, _More]]:
+    """Run the CRF on all masks, and again where their cut is to be improved."""
+    preset, solver, constraint = recipe.preset, recipe.solver, recipe.constraint
+    jobs, first, second, shown = itertools.tee(jobs, 4)
+    met: Iterator[Any] = (_meet(j.frame, j.mask, recipe.resolution) for j in first)
+    more: Iterator[_More] = itertools.repeat(None)
+    if constraint is None:
+        del second, shown  # they would hold every frame
+    else:
+        more = seen = constraint.features(job.frame for job in shown)
+    if isinstance(constraint, cuts.CutConstraint):
+        met, again = itertools.tee(met)
+        improved = (
+            (frame, constraint.refined(features, job.mask, mask.shape))
+            for job, (frame, mask), features in zip(second, again, seen, strict=True)
         )
-        return
-    jobs, second = itertools.tee(jobs)
-
-    def improve() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for job in second:
-            frame, mask = _meet(job.frame, job.mask, recipe.resolution)
-            yield frame, cut.refined(job.frame, job.mask, mask.shape)
-
-    stretched = dataclasses.replace(preset, stretch=cut.stretch)
-    improved = crf.refine_many(improve(), stretched, workers, solver)
-    yield from zip(jobs, single, improved, strict=True)
+        stretched = dataclasses.replace(preset, stretch=constraint.stretch)
+        more = crf.refine_many(improved, stretched, workers, solver)
+    elif constraint is not None:
+        del second
+    single = crf.refine_many(met, preset, workers, solver)
+    yield from zip(jobs, single, more, strict=False)
 
 
 def _meet(
@@ -275,7 +277,7 @@ def _meet(
 def _finish(
     job: _Job,
     result: crf.CrfResult,
-    improved: crf.CrfResult | None,
+    more: _More,
     recipe: TargetRecipe,
 ) -> _Outcome:
     """Bring one refined mask to mask resolution, constrained there or before."""
@@ -285,12 +287,12 @@ def _finish(
     refined = _shrink(result.mask, job.mask.shape)
     kept = semantic.Constrained(refined, discarded=False)
     if isinstance(constraint, cuts.CutConstraint):
-        assert improved is not None
-        both = constraint.agree(result.mask, improved.mask)
+        assert isinstance(more, crf.CrfResult)
+        both = constraint.agree(result.mask, more.mask)
         kept = dataclasses.replace(both, mask=_shrink(both.mask, job.mask.shape))
     elif constraint is not None:
-        features = constraint.features(job.frame)
-        similar = semantic.mask_similarity(features, job.mask[..., None])[..., 0]
+        assert isinstance(more, np.ndarray)
+        similar = semantic.mask_similarity(more, job.mask[..., None])[..., 0]
         match = similar > constraint.threshold
         kept = semantic.constrain(refined, match, constraint.dilation)
     return _Outcome(

@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 
 from imas_jax import files
 from imas_jax.data.found import Clips
-from imas_jax.errors import UserError, bullet
+from imas_jax.errors import UserError, bullet, is_out_of_memory
 from imas_jax.progress import duration
-from imas_jax.runs import lock, outcomes, records, restoring, view
+from imas_jax.runs import agreement, lock, outcomes, records, restoring, view
 from imas_jax.training import exchange, parallel, shared_disk
 
 # Fields that change how a stage works but not what it makes, and those that only name
@@ -77,6 +77,7 @@ class Stage:
         in_place: Whether its files name their own content, so that what is stale need
             not be set aside.
         also: Names further stages that this run's data make it need.
+        lighter: Fields by which it takes less of a device's memory, for a message.
         intact: Tells whether all that a finished stage is asked for is there; one that
             is not intact works again, and makes only what is missing.
     """
@@ -93,6 +94,7 @@ class Stage:
     repeat: bool = False
     in_place: bool = False
     also: Callable[["Run"], tuple[str, ...]] = lambda run: ()
+    lighter: tuple[str, ...] = ()
     intact: Callable[["Run"], bool] = lambda run: True
 
 
@@ -226,6 +228,7 @@ class Run:
         wanted = self.subset(stage)
         needed = self.needs(stage)
         inputs = {name: self.result(name)["identity"] for name in needed}
+        agreement.check(stage.name, wanted | {"inputs": inputs})
         stale = self._stale(stage, folder, wanted, inputs)
         # Nobody changes anything before everybody has looked; the first decides, since
         # a disk may show others less.
@@ -257,15 +260,10 @@ class Run:
         start = time.monotonic()
         try:
             output = stage.work(self._as_seen_by(stage))
-        except OSError as error:
-            if error.errno not in files.DISK_FULL:
-                raise
-            raise UserError(
-                f"stage {stage.name}: no room left on the disk of {folder} ({error})",
-                "room for what this stage still has to write",
-                "make room, or choose another disk with --config.workdir; then run "
-                "the same command: what is written is whole and is kept",
-            ) from error
+        except Exception as error:
+            if told := self._too_small(stage, folder, error):
+                raise told from error
+            raise
         seconds = time.monotonic() - start
         now = datetime.datetime.now(datetime.UTC)
         result = {
@@ -285,6 +283,30 @@ class Run:
             stage.name,
             duration(seconds),
             outcomes.told(stage.name, output.values, folder),
+        )
+
+    def _too_small(
+        self, stage: Stage, folder: Path, error: Exception
+    ) -> UserError | None:
+        """Say what to do where a disk or a device is too small; None for all else."""
+        if isinstance(error, OSError) and error.errno in files.DISK_FULL:
+            return UserError(
+                f"stage {stage.name}: no room left on the disk of {folder} ({error})",
+                "room for what this stage still has to write",
+                "make room, or choose another disk with --config.workdir; then run "
+                "the same command: what is written is whole and is kept",
+            )
+        if not is_out_of_memory(error):
+            return None
+        fields = records.flatten(self.config)
+        known = [field for field in stage.lighter if field in fields]
+        lower = [f"{field} (is {fields[field]!r})" for field in known]
+        first = str(error).splitlines()[0]
+        return UserError(
+            f"stage {stage.name}: a device has no memory left ({first})",
+            "a device with room for this stage",
+            f"lower {' or '.join(lower) or 'what it works on'}, take precision="
+            "bfloat16, or a device that nobody else uses; then run the same command",
         )
 
     def _is_finished(self, stage: Stage, folder: Path) -> bool:

@@ -7,8 +7,10 @@ cut out of these features (RCF).
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -19,13 +21,24 @@ from imas_jax.data.clips import Clip, pair_of_frame
 from imas_jax.errors import UserError
 from imas_jax.flow import estimators, motion
 from imas_jax.runs.run import Output, Run
-from imas_jax.stages import features, inputs, network, soft_masks, supervision
+from imas_jax.stages import (
+    features,
+    inputs,
+    network,
+    shares,
+    soft_masks,
+    supervision,
+)
 from imas_jax.stages import motion as stage_motion
 from imas_jax.stages.predictor import to_frame
 
 SOFT = "soft"
-# (clip, frame index, candidates at the clip's frame size) -> their scores.
-Judge = Callable[[Clip, int, alignment.CandidateMasks], alignment.FrameScores]
+# (clip, frame index) and, in the same order, candidates at the clip's frame size ->
+# their scores.
+Places = Sequence[tuple[Clip, int]]
+Judge = Callable[
+    [Places, Iterable[alignment.CandidateMasks]], Iterator[alignment.FrameScores]
+]
 Seeing = Callable[[alignment.CandidateMasks, np.ndarray, float], alignment.FrameScores]
 Moving = Callable[[Clip, int], Bool[np.ndarray, "h w"]]
 
@@ -44,10 +57,10 @@ SEEING: dict[str, Seeing] = {
 
 def work(run: Run) -> Output:
     """Choose the object's channels."""
-    clips = inputs.training_clips(run)
+    clips, share = inputs.training_clips(run), shares.every()
     folder = run.workdir / "align" / SOFT
-    write_soft_masks(run, folder, clips)
-    choice = choose(run, folder, clips)
+    write_soft_masks(run, folder, clips, share)
+    choice = choose(run, folder, clips, share)
     stage_1 = run.result("discover")["identity"]
     return Output(
         identity=f"{stage_1[:16]}-{'+'.join(map(str, choice.channels))}",
@@ -67,35 +80,52 @@ def looks(score: str) -> bool:
     return bool(SEEING.keys() & PARTS.get(score, ()))
 
 
-def write_soft_masks(run: Run, folder: Path, clips: tuple[Clip, ...]) -> None:
-    """Predict every frame with the stage-1 network."""
+def write_soft_masks(
+    run: Run, folder: Path, clips: tuple[Clip, ...], share: shares.Share
+) -> None:
+    """Predict every frame of this process's clips with the stage-1 network."""
     state = network.final_state(run.config, run.folder("discover"), "discover")
     predictor = network.predictor(run.config, run.workdir, state.best_variables)
-    soft_masks.write_all(folder, clips, soft_masks.predicted(predictor.of_clips))
+    masks_of = soft_masks.predicted(predictor.of_clips)
+    soft_masks.write_all(folder, share.of(clips), masks_of, share=share)
 
 
-def choose(run: Run, folder: Path, clips: tuple[Clip, ...]) -> alignment.Alignment:
-    """Score all candidates on the judged frames and take the best."""
+def choose(
+    run: Run,
+    folder: Path,
+    clips: tuple[Clip, ...],
+    share: shares.Share = shares.ALONE,
+) -> alignment.Alignment:
+    """Score all candidates on the judged frames and take the best.
+
+    Processes that share the clips all come to the same choice.
+    """
     config = run.config
     judge = make_judge(run, moving_from_files(run))
     candidates = alignment.list_candidates(config.model.channels, config.align.largest)
     if config.discover.motion_weight == 0:
         # Only what the evidence pulled at can be the object: nothing is left to judge.
         candidates = ((stage_motion.GUIDED,),)
-    scores = {}
-    for clip in clips:
-        soft = soft_masks.read(folder, clip)
-        scores[clip.name] = [
-            judge(
-                clip,
-                t,
-                alignment.candidate_masks(
-                    to_frame(soft[t].astype(np.float32), clip.size), candidates
-                ),
-            )
-            for t in judged_frames(run, clip)
-        ]
-    return alignment.choose(config.align.score, candidates, scores)
+    places = [(c, t) for c in share.of(clips) for t in judged_frames(run, c)]
+
+    def masks() -> Iterator[alignment.CandidateMasks]:
+        for clip, group in itertools.groupby(places, key=lambda place: place[0]):
+            soft = soft_masks.read(folder, clip)
+            for _, t in group:
+                whole = to_frame(soft[t].astype(np.float32), clip.size)
+                yield alignment.candidate_masks(whole, candidates)
+
+    judged = judge(places, masks())
+    found = share.progress(judged, len(places), "judging channels", "frame")
+    own: dict[str, list[dict[str, Any]]] = {}
+    for (clip, _), scores in zip(places, found, strict=True):
+        own.setdefault(clip.name, []).append(scores.to_json())
+    every = share.join(own)
+    told = {
+        clip.name: list(map(alignment.FrameScores.from_json, every[clip.name]))
+        for clip in clips
+    }
+    return alignment.choose(config.align.score, candidates, told)
 
 
 def make_judge(run: Run, moving: Moving) -> Judge:
@@ -120,15 +150,17 @@ def make_judge(run: Run, moving: Moving) -> Judge:
     theta = features.threshold(run.config, features.kind_of(run.config))
 
     def judge(
-        clip: Clip, t: int, masks: alignment.CandidateMasks
-    ) -> alignment.FrameScores:
-        parts = []
-        if "motion" in wanted:
-            parts.append(alignment.judge_by_motion(masks, moving(clip, t)))
-        if see is not None:
-            seen = see(clip.read(t))
-            parts += [SEEING[p](masks, seen, theta) for p in wanted if p in SEEING]
-        return alignment.mean_scores(parts)
+        places: Places, candidates: Iterable[alignment.CandidateMasks]
+    ) -> Iterator[alignment.FrameScores]:
+        frames = (clip.read(t) for clip, t in places)
+        seen = itertools.repeat(None) if see is None else see.each(frames)
+        for (clip, t), masks, found in zip(places, candidates, seen, strict=False):
+            parts = []
+            if "motion" in wanted:
+                parts.append(alignment.judge_by_motion(masks, moving(clip, t)))
+            if found is not None:
+                parts += [SEEING[p](masks, found, theta) for p in wanted if p in SEEING]
+            yield alignment.mean_scores(parts)
 
     return judge
 

@@ -21,7 +21,6 @@ from imas_jax.data import annotations, images, layouts
 from imas_jax.data.clips import Clip
 from imas_jax.data.datasets import DATASETS
 from imas_jax.evaluation import protocol, tables
-from imas_jax.progress import progress
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import (
@@ -31,6 +30,7 @@ from imas_jax.stages import (
     motion_baseline,
     object_masks,
     predict,
+    shares,
     soft_masks,
     supervision,
 )
@@ -56,18 +56,19 @@ def work(run: Run) -> Output:
     if not scored:
         logging.info("evaluate: no annotations at %s, nothing to score", data.root)
         return Output("unannotated", {"annotated": False})
-    told = supervision.of_run(run)
+    told, share = supervision.of_run(run), shares.every()
     entries = [
         dataclasses.replace(entry, supervised=told * (entry.kind != "baseline"))
-        for entry in _entries(run, scored)
+        for entry in _entries(run, scored, share)
     ]
     empty = empty_rule(run.config)
     folder = run.workdir / "evaluate"
     dataset = layouts.resolve(data)
     more = published(run.config, entries)
-    tables.write(folder, entries, empty, dataset, more=more)
-    for table in (tables.headline(entries, empty), *more):
-        logging.info("\n%s", table.text())
+    if share.index == 0:
+        tables.write(folder, entries, empty, dataset, more=more)
+        for table in (tables.headline(entries, empty), *more):
+            logging.info("\n%s", table.text())
     values = {
         "annotated": True,
         **tables.as_json(entries, empty),
@@ -199,8 +200,10 @@ def _is_thinned(run: Run, clip: Clip) -> bool:
     return len(inputs.trained(run.config, clip).frames) < len(clip.frames)
 
 
-def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
-    """Score one method after the other."""
+def _entries(
+    run: Run, scored: Sequence[Scored], share: shares.Share
+) -> Iterator[protocol.Entry]:
+    """Score one method after the other; processes share the clips of each."""
     config = run.config
     annotations.check(config.data, [one.clip for one in scored])
     channels = tuple(run.values("align")["channels"])
@@ -208,10 +211,10 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
     if parts:
         logging.warning("flow of parts of the clips only: stage 2 alone is scored")
     else:
-        yield baseline(run, scored)
+        yield baseline(run, scored, share)
         if config.motion.evidence != "otsu":
             for preset in ("", config.motion.crf)[: 1 + bool(config.motion.crf)]:
-                yield _evidence(run, scored, preset)
+                yield _evidence(run, scored, preset, share)
     rule = config.predict.binarize
     if rule == "threshold":
         rule = f"threshold={config.predict.threshold}"
@@ -223,15 +226,20 @@ def _entries(run: Run, scored: Sequence[Scored]) -> Iterator[protocol.Entry]:
         stages = [("stage 1", stages[0][1])]
     for label, folder in stages:
         masks_of = _object_masks(run, folder, channels)
-        yield protocol.Entry(label, "aligned", _score(scored, masks_of, label), rule)
+        scores = _score(scored, masks_of, label, share)
+        yield protocol.Entry(label, "aligned", scores, rule)
         if config.evaluate.oracle:
-            yield _oracle(run, scored, folder, label, rule)
+            scores = _oracle(run, scored, folder, label, share)
+            yield protocol.Entry(label, "oracle", scores, rule)
     if config.predict.crf:
         label = f"{stages[-1][0]}, CRF {config.predict.crf}"
-        yield protocol.Entry(label, "aligned", _score(scored, _written(run), label), "")
+        scores = _score(scored, _written(run), label, share)
+        yield protocol.Entry(label, "aligned", scores, "")
 
 
-def baseline(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
+def baseline(
+    run: Run, scored: Sequence[Scored], share: shares.Share = shares.ALONE
+) -> protocol.Entry:
     """Score the motion baseline, off the run's flow files."""
     flow, gap = inputs.flow(run), run.config.flow.gaps[0]
 
@@ -240,12 +248,13 @@ def baseline(run: Run, scored: Sequence[Scored]) -> protocol.Entry:
         for t in range(len(clip.frames)):
             yield motion_baseline.read(flow, clip, t, gap)
 
-    return protocol.Entry(
-        BASELINE, "baseline", _score(scored, moving, BASELINE), "Otsu per frame"
-    )
+    scores = _score(scored, moving, BASELINE, share)
+    return protocol.Entry(BASELINE, "baseline", scores, "Otsu per frame")
 
 
-def _evidence(run: Run, scored: Sequence[Scored], preset: str) -> protocol.Entry:
+def _evidence(
+    run: Run, scored: Sequence[Scored], preset: str, share: shares.Share
+) -> protocol.Entry:
     """Score what was said to move on its own before anything was learned."""
 
     def moving(one: Scored) -> Iterator[Mask]:
@@ -256,7 +265,8 @@ def _evidence(run: Run, scored: Sequence[Scored], preset: str) -> protocol.Entry
     label = f"motion evidence, {run.config.motion.evidence}"
     label += f", CRF {preset}" if preset else ""
     rule = f"threshold={motion.SURE}"
-    return protocol.Entry(label, "baseline", _score(scored, moving, label), rule)
+    scores = _score(scored, moving, label, share)
+    return protocol.Entry(label, "baseline", scores, rule)
 
 
 def _written(run: Run) -> Callable[[Scored], Iterator[Mask]]:
@@ -281,25 +291,27 @@ def _object_masks(
 
 
 def _oracle(
-    run: Run, scored: Sequence[Scored], folder: Path, label: str, rule: str
-) -> protocol.Entry:
+    run: Run, scored: Sequence[Scored], folder: Path, label: str, share: shares.Share
+) -> tuple[protocol.SequenceScore, ...]:
     """Score every single channel; keep the one with the best frame mean."""
     best: tuple[float, tuple[protocol.SequenceScore, ...]] = (-1.0, ())
     for channel in range(run.config.model.channels):
         masks_of = _object_masks(run, folder, (channel,))
-        scores = _score(scored, masks_of, f"{label}, channel {channel}", boundary=False)
+        named = f"{label}, channel {channel}"
+        scores = _score(scored, masks_of, named, share, boundary=False)
         mean = protocol.summarize(scores, "frame_mean").jaccard.mean
         best = max(best, (mean, scores), key=lambda pair: pair[0])
-    return protocol.Entry(label, "oracle", best[1], rule)
+    return best[1]
 
 
 def _score(
     scored: Sequence[Scored],
     masks_of: Callable[[Scored], Iterator[Mask]],
     label: str,
+    share: shares.Share,
     boundary: bool = True,
 ) -> tuple[protocol.SequenceScore, ...]:
-    """Score one method on every clip."""
+    """Score one method on every clip, of which this process does its part."""
 
     def pairs(one: Scored) -> Iterator[protocol.FramePair]:
         for t, mask in enumerate(masks_of(one)):
@@ -308,9 +320,14 @@ def _score(
                 found = images.resize_mask(mask, truth.foreground.shape)
                 yield protocol.FramePair(t, found, truth.foreground, truth.void)
 
+    names = {clip.name for clip in share.of([one.clip for one in scored])}
+    mine = [one for one in scored if one.clip.name in names]
+    own = {}
+    for one in share.progress(mine, len(mine), f"scoring {label}", "clip"):
+        name, length = one.clip.name, len(one.clip.frames)
+        score = protocol.score_sequence(name, length, pairs(one), boundary)
+        own[name] = dataclasses.asdict(score)
+    told = share.join(own)
     return tuple(
-        protocol.score_sequence(
-            one.clip.name, len(one.clip.frames), pairs(one), boundary
-        )
-        for one in progress(scored, len(scored), f"scoring {label}", "clip")
+        protocol.SequenceScore(**_tuples(told[one.clip.name])) for one in scored
     )

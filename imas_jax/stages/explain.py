@@ -82,7 +82,7 @@ class Explainer:
         first, second = field.meta.frame, field.meta.frame + field.meta.gap
         seen: list[Any] = [clip.read(first), clip.read(second)]
         if self._look is not None:
-            seen = list(map(self._look, seen))
+            seen = self._look(seen)
         frames = jax.tree.map(lambda *each: np.stack(each), *seen)
         flow = field.flow.astype(np.float32)
         if self._config.flow.background == "homography":

@@ -1,9 +1,9 @@
 """Frozen features of stage 2 and alignment (paper Sec. 3.3, equations 10-13)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -20,8 +20,25 @@ from imas_jax.models.segmenter import BACKBONES
 from imas_jax.runs.run import Run
 from imas_jax.stages import network
 from imas_jax.stages.predictor import inference_size
+from imas_jax.training import parallel
 
-Features = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "hu wu k"]]
+Seen: TypeAlias = Float[np.ndarray, "hu wu k"]
+
+
+class Features:
+    """What is compared by: a map from frames to features on any grid.
+
+    Args:
+        each: Maps frames, uint8 RGB `(h, w, 3)`, in order; a few are drawn at a time.
+    """
+
+    def __init__(self, each: Callable[[Iterable[np.ndarray]], Iterator[Seen]]):
+        self.each = each
+
+    def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Seen:
+        """Return the features of one frame."""
+        return next(self.each([frame]))
+
 
 # Without weights: benchmarks/results/alignment.md says why.
 FALLBACK = "superpixels"
@@ -49,7 +66,7 @@ def judging(run: Run) -> Features:
         return frozen(config)
     if kind == "stage1":
         return _stage_1(run)
-    return local_features.LOCAL[kind]
+    return Features(lambda frames: map(local_features.LOCAL[kind], frames))
 
 
 def kind_of(config: ConfigDict) -> str:
@@ -156,19 +173,22 @@ def _stage_1(run: Run) -> Features:
     short_side = config.predict.short_side
     see = _on_frames(deep, state.best_variables, short_side)
     # Centred, for no cosine was ever trained on them: all would be alike.
-    return lambda frame: local_features.standardize(see(frame))
+    return Features(lambda frames: map(local_features.standardize, see.each(frames)))
 
 
 def _on_frames(
     network: Callable[[Tree, jax.Array], jax.Array], variables: Tree, short_side: int
 ) -> Features:
-    """Run a network on single frames at inference size."""
+    """Run a network on single frames at inference size, one on each device."""
 
-    @jax.jit
     def run(variables: Tree, frames: jax.Array) -> jax.Array:
         size = inference_size(frames.shape[1:3], short_side)
         return network(variables, eval_sample(frames, size))
 
-    # An argument of the compiled function: as constants they take minutes to compile.
-    variables = jax.device_put(variables)
-    return lambda frame: np.asarray(run(variables, frame[None]), np.float32)[0]
+    spread = parallel.Spread(run, variables)
+
+    def each(frames: Iterable[np.ndarray]) -> Iterator[Seen]:
+        for found in spread.each(frame[None] for frame in frames):
+            yield np.asarray(found, np.float32)[0]
+
+    return Features(each)

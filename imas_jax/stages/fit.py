@@ -16,7 +16,7 @@ from imas_jax.data import training_set as training_sets
 from imas_jax.data.clips import Clip
 from imas_jax.models.imas import mask_size
 from imas_jax.runs.run import Run
-from imas_jax.stages import frozen, inputs, network
+from imas_jax.stages import frozen, inputs, network, shares
 from imas_jax.stages.predictor import inference_size, sample
 from imas_jax.training import held, loop, parallel, steps
 from imas_jax.training import state as states
@@ -136,20 +136,10 @@ def _object(config: ConfigDict, channels: tuple[int, ...]) -> Look:
 def frozen_features(
     run: Run, variables: Tree, clips: Sequence[Clip]
 ) -> Sequence[frozen.ClipFeatures] | None:
-    """Return what the backbone sees in every frame; None where it is trained.
-
-    The first process computes what is not on disk, for all.
-    """
-    model, first = network.build_model(run.config), parallel.process()[0] == 0
+    """Return what the backbone sees in every frame; None where it is trained."""
+    model = network.build_model(run.config)
     store = frozen.open_store(run.config, run.workdir, model, variables)
-    if store is None:
-        return None
-    if not first:
-        parallel.wait_for_all()
-    found = store.keep(clips, writes=first)
-    if first:
-        parallel.wait_for_all()
-    return found
+    return None if store is None else store.keep(clips, shares.every())
 
 
 def with_whole_frames(config: ConfigDict, size: tuple[int, int]) -> ConfigDict:

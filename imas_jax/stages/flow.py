@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from imas_jax import errors, progress
+from imas_jax import errors
 from imas_jax.data import clips as clips_lib
 from imas_jax.data import imported_flow
 from imas_jax.flow import estimators, files
-from imas_jax.stages import flow_export, flow_pairs
+from imas_jax.stages import flow_export, flow_pairs, shares
 
 WARNINGS = {
     "no_motion": "almost nothing moves: there is nothing to learn from in these pairs",
@@ -52,8 +52,7 @@ def run(
     config: ConfigDict,
     clips: Sequence[clips_lib.Clip],
     folder: Path,
-    process: tuple[int, int] = (0, 1),
-    wait: Callable[[], None] = lambda: None,
+    share: shares.Share = shares.ALONE,
 ) -> dict[str, Any]:
     """Compute every flow file that is missing, damaged or stale.
 
@@ -61,8 +60,7 @@ def run(
         config: The whole config; `flow` and `data.size` matter.
         clips: From `clips.find_clips`.
         folder: Where flow lies unless `flow.root` says otherwise.
-        process: (index, count) of this process.
-        wait: Returns when all processes arrived; called before the summary is read.
+        share: This process's part.
 
     Returns:
         Plain values for `result.json`: folder, counts, bytes, quality of each clip.
@@ -76,21 +74,24 @@ def run(
         importer = imported_flow.open_folder(Path(config.flow.source))
         imported_flow.check(importer, clips, config.flow.gaps)
     jobs = all_jobs(clips, config.flow.gaps, importer)
-    index, count = process
-    share = jobs[len(jobs) * index // count : len(jobs) * (index + 1) // count]
-    todo = _missing(target, share)
+    index, count = share.index, share.count
+    mine = jobs[len(jobs) * index // count : len(jobs) * (index + 1) // count]
+    todo = _missing(target, mine)
+    done: Iterator[None] = iter(())
     if todo:
         clips_lib.check_pixels(list({job.clip.name: job.clip for job in todo}.values()))
         logging.info(
             "flow: %d of %d pairs to compute with %s",
             len(todo),
-            len(share),
+            len(mine),
             config.flow.estimator,
         )
-        _compute(config, target, todo, importer)
-    wait()
+        done = _compute(config, target, todo, importer)
+    for _ in share.progress(done, len(todo), "flow", "pair"):
+        pass
+    computed = sum(share.gather(len(todo)))  # so all have arrived
     summary = summarise(target, clips, config.flow.gaps)
-    summary["computed"] = len(todo)
+    summary["computed"] = computed
     if config.flow.export and index == 0:
         summary["export"] = str(flow_export.export(config.flow, target, clips))
         summary["exported"] = config.flow.export
@@ -210,7 +211,8 @@ def _compute(
     target: files.FlowFolder,
     jobs: list[flow_pairs.Job],
     importer: imported_flow.Importer | None,
-) -> None:
+) -> Iterator[None]:
+    """Yield once for every pair that is written."""
     if importer is not None:
         compute, size = flow_pairs.imported(importer), 1
         workers = os.cpu_count() or 1
@@ -221,9 +223,7 @@ def _compute(
     write = functools.partial(flow_pairs.write_pair, config.flow.estimator, target)
     try:
         _check_disk(target, jobs)
-        done = flow_pairs.compute_and_write(jobs, compute, size, workers, write)
-        for _ in progress.progress(done, len(jobs), "flow", "pair"):
-            pass
+        yield from flow_pairs.compute_and_write(jobs, compute, size, workers, write)
     except OSError as error:
         raise errors.UserError(
             f"writing flow to {target.root} failed: {error}",

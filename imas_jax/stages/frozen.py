@@ -11,10 +11,12 @@ right, whoever made it; and it begins with a checksum, so what is damaged is not
 The folder may be deleted at any time.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,10 @@ from imas_jax.conventions import Features, Tree
 from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.models.segmenter import Segmenter
-from imas_jax.progress import progress
 from imas_jax.runs.records import digest
+from imas_jax.stages import shares
 from imas_jax.stages.predictor import sample
-from imas_jax.training import checkpoints
+from imas_jax.training import checkpoints, parallel
 
 FOLDER = "features"
 PARTS = ("backbone",)  # of the network, what is frozen
@@ -86,21 +88,24 @@ class FrozenFeatures:
     ):
         self._model, self._variables = model, variables
         self._short_side, self._folder = short_side, folder
-        self._on_device: Tree | None = None
+        self._spread: parallel.Spread | None = None
         self._known: dict[tuple[int, ...], Features] = {}
-        self._look = jax.jit(self._see)
 
-    def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Features:
-        """Return a frame's features, float16: those that are kept, or new ones."""
-        found = self._read(self._path(frame), frame.shape)
-        return self._compute(frame) if found is None else found
+    def __call__(self, frames: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Features]:
+        """Return frames' features, float16: those that are kept, or new ones."""
+        found = [self._read(self._path(frame), frame.shape) for frame in frames]
+        lacking = [f for f, one in zip(frames, found, strict=True) if one is None]
+        made = self._compute(lacking)
+        return [next(made) if one is None else one for one in found]
 
-    def keep(self, clips: Sequence[Clip], writes: bool = True) -> "list[ClipFeatures]":
+    def keep(
+        self, clips: Sequence[Clip], share: shares.Share = shares.ALONE
+    ) -> "list[ClipFeatures]":
         """Compute and write the features that are not there yet.
 
         Args:
             clips: Of every frame of which they are wanted.
-            writes: Whether this process does; one does, the others call this after it.
+            share: Of the clips, of which this process computes its part.
 
         Returns:
             The features of each clip, read when they are asked for.
@@ -108,22 +113,35 @@ class FrozenFeatures:
         Raises:
             UserError: If a frame has none in half precision, or the disk is full.
         """
-        found: list[list[Path]] = [[] for _ in clips]
-        made, total = 0, sum(len(clip.frames) for clip in clips)
-        places = [
-            (n, t) for n, clip in enumerate(clips) for t in range(len(clip.frames))
-        ]
-        for n, t in progress(iter(places), total, "features", "frame"):
-            frame = clips[n].read(t)
-            found[n].append(path := self._path(frame))
-            if writes and self._read(path, frame.shape) is None:
-                self._write(path, self._compute(frame), total - made)
-                made += 1
+        mine = share.of(clips)
+        own: dict[str, list[str]] = {clip.name: [] for clip in mine}
+        made, total = 0, sum(len(clip.frames) for clip in mine)
+        waiting: deque[Path] = deque()  # for what is computed of their frames
+
+        def lacking() -> Iterator[np.ndarray]:
+            for clip in mine:
+                for t in range(len(clip.frames)):
+                    frame = clip.read(t)
+                    path = self._path(frame)
+                    own[clip.name].append(path.name)
+                    if self._read(path, frame.shape) is None:
+                        waiting.append(path)
+                        yield frame
+
+        done = self._compute(lacking())
+        for seen in share.progress(done, total, "features", "frame"):
+            self._write(waiting.popleft(), seen, total - made)
+            made += 1
         told = "features of %d frames computed, of %d they were there; in %s"
         logging.info(told, made, total - made, self._folder)
+        names = share.join(own)
         return [
-            ClipFeatures(self, tuple(paths), (*clip.size, 3))
-            for paths, clip in zip(found, clips, strict=True)
+            ClipFeatures(
+                self,
+                tuple(self._folder / name for name in names[clip.name]),
+                (*clip.size, 3),
+            )
+            for clip in clips
         ]
 
     def read(self, path: Path, shape: tuple[int, ...]) -> Features:
@@ -152,17 +170,19 @@ class FrozenFeatures:
             seen = Features(None, seen.deep)
         return jax.tree.map(lambda x: x[0].astype(np.float16), seen)
 
-    def _compute(self, frame: np.ndarray) -> Features:
-        if self._on_device is None:
-            self._on_device = jax.device_put(self._variables)
-        seen = jax.tree.map(np.asarray, self._look(self._on_device, frame[None]))
-        if not all(np.isfinite(one).all() for one in jax.tree.leaves(seen)):
-            raise UserError(
-                "features of a frame are too large for half precision, or no numbers",
-                f"weights whose features are below {np.finfo(np.float16).max:.0f}",
-                "take other weights, or train them: --config.model.trained=all",
-            )
-        return seen
+    def _compute(self, frames: Iterable[np.ndarray]) -> Iterator[Features]:
+        """Yield what is seen in each frame, one frame on each device."""
+        if self._spread is None:
+            self._spread = parallel.Spread(self._see, self._variables)
+        for seen in self._spread.each(frame[None] for frame in frames):
+            if not all(np.isfinite(one).all() for one in jax.tree.leaves(seen)):
+                raise UserError(
+                    "features of a frame are too large for half precision, or no "
+                    "numbers",
+                    f"weights whose features are below {np.finfo(np.float16).max:.0f}",
+                    "take other weights, or train them: --config.model.trained=all",
+                )
+            yield seen
 
     def _path(self, frame: np.ndarray) -> Path:
         key = hashlib.sha256(f"{frame.shape}".encode())
@@ -192,7 +212,8 @@ class FrozenFeatures:
         values = b"".join(leaf.tobytes() for leaf in jax.tree.leaves(seen))
         path.parent.mkdir(parents=True, exist_ok=True)
         files.check_room(path.parent, left * len(values), "the features of all frames")
-        with files.aside(path) as draft:
+        # Clips of another process may hold the same frame: its file is as good.
+        with contextlib.suppress(files.BusyError), files.aside(path) as draft:
             draft.write_bytes(_checksum(values) + values)
 
     def _shapes(self, shape: tuple[int, ...]) -> Features:

@@ -31,6 +31,7 @@ from imas_jax.stages import (
     inputs,
     motion_baseline,
     motion_evidence,
+    shares,
     soft_masks,
 )
 from imas_jax.stages.predictor import inference_size
@@ -66,13 +67,16 @@ def work(run: Run) -> Output:
         )
         return (_to_grid(result.probability) for result in results)
 
-    clips = run.clips.for_training(run.config)
+    clips, share = run.clips.for_training(run.config), shares.every()
+    mine = share.of(clips)
     to = run.workdir / "motion" / SOFT
-    soft_masks.write_all(to, clips, _one_by_one(found), "evidence")
+    soft_masks.write_all(to, mine, _one_by_one(found), "evidence", share)
     if config.crf:
         to = run.workdir / "motion" / REFINED
-        soft_masks.write_all(to, clips, _one_by_one(refined), "evidence, CRF")
-    moving = {clip.name: _share_moving(run, clip) for clip in clips}
+        masks_of = _one_by_one(refined)
+        soft_masks.write_all(to, mine, masks_of, "evidence, CRF", share)
+    told = share.join({clip.name: _share_moving(run, clip) for clip in mine})
+    moving = {clip.name: told[clip.name] for clip in clips}
     for name in still(moving):
         logging.warning("%s: %s", name, NOTHING)
     values = {"network": evidence.digest(weights), "crf": config.crf}

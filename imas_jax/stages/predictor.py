@@ -5,7 +5,7 @@ running statistics. Memory does not grow with the length of a clip.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from imas_jax.training import parallel
 
 # Frames as the host has them, or what a frozen backbone sees in them.
 Seen: TypeAlias = np.ndarray | jax.Array | Features
-Look = Callable[[UInt8[np.ndarray, "h w 3"]], Features]
+Look = Callable[[Sequence[np.ndarray]], Sequence[Features]]
 
 
 class Predictor:
@@ -32,7 +32,7 @@ class Predictor:
         model: The network.
         variables: Its parameters and statistics.
         config: The `predict` part of a config.
-        look: Gives what a frozen backbone sees in a frame; None where it is not frozen.
+        look: Gives what a frozen backbone sees in frames; None where it is not frozen.
         devices: Of this process, that share the frames; 0 is every one. Each has a
             batch of `config.batch_size` at a time, so masks have the same bits however
             many there are.
@@ -100,7 +100,7 @@ class Predictor:
 
     def _see(self, frames: list[np.ndarray]) -> Seen:
         """Return what the network gets of frames: their pixels, or features."""
-        seen = frames if self._look is None else list(map(self._look, frames))
+        seen = frames if self._look is None else self._look(frames)
         return jax.tree.map(lambda *each: np.stack(each), *seen)
 
 

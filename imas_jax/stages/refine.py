@@ -6,9 +6,11 @@ batch instead, from the masks of the averaged network (training/online.py). With
 `refine.steps = 0` stage 1 stands as it is.
 """
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -24,14 +26,16 @@ from imas_jax.stages import (
     inputs,
     network,
     object_masks,
+    shares,
     soft_masks,
     supervision,
 )
 from imas_jax.stages.align import SOFT
-from imas_jax.training import checkpoints, parallel
+from imas_jax.training import checkpoints
 from imas_jax.training.watching import NOBODY, Watcher
 
 TARGETS = "targets"
+T = TypeVar("T")
 
 
 def work(run: Run, watcher: Watcher = NOBODY) -> Output:
@@ -52,7 +56,7 @@ def work(run: Run, watcher: Watcher = NOBODY) -> Output:
         )
     else:
         folder = run.workdir / "refine" / TARGETS
-        made = _make_targets(run, channels, folder).to_json()
+        made = make_targets(run, channels, folder, shares.every()).to_json()
         clips = inputs.training_clips(run)
         wanted = fit.Wanted(channels, [targets.read(folder, c.name) for c in clips])
     state = fit.fit(run, "refine", starting_variables(run), watcher, wanted)
@@ -107,27 +111,36 @@ def _check_aligned(run: Run, clips: tuple[Clip, ...]) -> None:
         )
 
 
-def _make_targets(
-    run: Run, channels: tuple[int, ...], folder: Path
+def make_targets(
+    run: Run, channels: tuple[int, ...], folder: Path, share: shares.Share
 ) -> targets.TargetSummary:
-    """Make all targets from stage 1's masks; the first process does, for all."""
+    """Make this process's targets from stage 1's masks; return when all are made."""
     clips = inputs.training_clips(run)
     _check_aligned(run, clips)
     source = {
         "align": run.result("align")["identity"],
     }
-    if parallel.process()[0] != 0:
-        parallel.wait_for_all()
-    summary = targets.make_targets(
+    mine = share.of(clips)
+    count = sum(len(clip.frames) for clip in mine)
+
+    def shown(steps: Iterator[T]) -> Iterator[T]:
+        return share.progress(steps, count, "targets", "frame")
+
+    own = targets.make_targets(
         folder,
-        _sequences(run, clips, channels),
+        _sequences(run, mine, channels),
         source,
         recipe(run),
         run.config.target.workers,
+        shown,
     )
-    if parallel.process()[0] == 0:
-        parallel.wait_for_all()
-    return summary
+    told = share.join({n: dataclasses.asdict(one) for n, one in own.sequences.items()})
+    reused = set(itertools.chain.from_iterable(share.gather(list(own.reused))))
+    return targets.TargetSummary(
+        own.provenance,
+        {c.name: targets.SequenceStatistics(**told[c.name]) for c in clips},
+        tuple(clip.name for clip in clips if clip.name in reused),
+    )
 
 
 def recipe(run: Run) -> targets.TargetRecipe:
@@ -137,10 +150,12 @@ def recipe(run: Run) -> targets.TargetRecipe:
     if config.semantic_constraint:
         see, identity, theta = features.constraining(run)
         if config.constrained_by == "cut":
-            constraint = cuts.CutConstraint(see, identity, theta, config.disagreement)
+            constraint = cuts.CutConstraint(
+                see.each, identity, theta, config.disagreement
+            )
         else:
             constraint = semantic.SemanticConstraint(
-                see, identity, theta, config.dilation
+                see.each, identity, theta, config.dilation
             )
     return targets.TargetRecipe(
         crf.get_preset(config.crf),

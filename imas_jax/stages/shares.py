@@ -72,6 +72,7 @@ class Share:
         try:
             for done, item in enumerate(items, start=1):
                 yield item
+                progress.beat(f"{what}, {done} {unit}")
                 if time.monotonic() - told >= TELL_EVERY:
                     told = time.monotonic()
                     tally.tell(done, total)
@@ -79,7 +80,8 @@ class Share:
                         line.show(*tally.whole()[:2])
             tally.tell(done, done)
             if line is not None:
-                _until_all_are_done(tally, line)
+                with progress.waiting():
+                    _until_all_are_done(tally, line)
         finally:
             if line is not None:
                 line.close()

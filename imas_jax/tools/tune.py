@@ -64,10 +64,10 @@ def _score_folders(run: Run, judge: align.Judge) -> Iterator[ranking.Scored]:
     opened, judged = _open(run, found, clips)
     names = folder_lists.short_names(found)
     for name, masks in zip(names, opened, strict=True):
-        scored = {
-            clip.name: [judge(clip, t, _candidate(masks, clip, t)) for t in frames]
-            for clip, frames in judged
-        }
+        scored = {}
+        for clip, frames in judged:
+            candidates = (_candidate(masks, clip, t) for t in frames)
+            scored[clip.name] = list(judge([(clip, t) for t in frames], candidates))
         yield ranking.Scored((name,), scored)
 
 
@@ -226,7 +226,8 @@ def _judge_clip(
 ) -> list[alignment.FrameScores]:
     wanted = align.judged_frames(run, clip)
     softs = predictor(clip.read(t) for t in wanted)
-    return [
-        judge(clip, t, alignment.candidate_masks(to_frame(soft, clip.size), candidates))
-        for t, soft in zip(wanted, softs, strict=True)
-    ]
+    masks = (
+        alignment.candidate_masks(to_frame(soft, clip.size), candidates)
+        for soft in softs
+    )
+    return list(judge([(clip, t) for t in wanted], masks))

@@ -10,8 +10,7 @@ from typing import Any
 
 from imas_jax.training import parallel
 
-# Each has a number of its own, the same in every process.
-_GATHERED, _TALLIES = itertools.count(), itertools.count()
+_TALLIES = itertools.count()  # each has a number, the same in every process
 
 
 def gather(value: Any) -> list[Any]:
@@ -23,27 +22,7 @@ def gather(value: Any) -> list[Any]:
     Returns:
         The values, as JSON has them: tuples have become lists.
     """
-    index, count = parallel.process()
-    text = json.dumps(value)
-    if count == 1:
-        return [json.loads(text)]
-    number, service = next(_GATHERED), parallel.service()
-    service.key_value_set(f"{_place(number)}/{index}", text)
-    parallel.wait_for_all()
-    if index == 0 and number:  # all are here, so all have read what was there before
-        service.key_value_delete(f"{_place(number - 1)}/")
-    return [
-        json.loads(
-            service.blocking_key_value_get(
-                f"{_place(number)}/{other}", 1000 * parallel.HEARTBEAT
-            )
-        )
-        for other in range(count)
-    ]
-
-
-def _place(number: int) -> str:
-    return f"imas_jax/gathered/{number}"
+    return [json.loads(text) for text in parallel.exchange(json.dumps(value))]
 
 
 class Tally:

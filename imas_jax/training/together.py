@@ -88,10 +88,22 @@ def _leave_first(error: BaseException, known: peers.Peers) -> NoReturn:
             first = (str(error).splitlines() or [""])[0]
             who = _missed(known)
             text = f"another process has died ({who or first}); {_AGAIN}"
-    _try_to_tell(text.splitlines()[0 if code == 2 else -1])
+    if not _try_to_tell(text.splitlines()[0 if code == 2 else -1]) and code == 2:
+        text = _shorter(text)
     if index == 0:  # the service is here: the others must have heard of it before
         time.sleep(3 * _GRACE)
     _leave(f"{me}: {text}", code)
+
+
+def _shorter(text: str) -> str:
+    """Return what this process says of bad input that another has told at length."""
+    reason = text.splitlines()[0]
+    with contextlib.suppress(Exception):
+        told = parallel.service().key_value_try_get(_ENDED)
+        who, _, first = told.partition(" ")
+        if int(who) != _name()[0] and first.endswith(f": {reason}"):
+            return f"ends with the same error as {first.removesuffix(f': {reason}')}"
+    return text
 
 
 def _try_to_tell(reason: str) -> bool:

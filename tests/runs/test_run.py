@@ -1,14 +1,17 @@
+import copy
 import dataclasses
 import errno
 import json
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError
-from imas_jax.runs import records
+from imas_jax.runs import agreement, records
 from imas_jax.runs.records import differences
 from imas_jax.runs.run import Output, Run, Stage
+from imas_jax.training import exchange
 
 
 @pytest.fixture
@@ -318,3 +321,46 @@ def test_a_damaged_record_is_one_clear_error(config, tmp_path, name, text):
     with pytest.raises(UserError) as told:
         make(config, Counter())
     assert "discover" in str(told.value)
+
+
+def test_a_device_without_memory_is_told_with_what_to_lower(config):
+    def work(run):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nand a trace"
+        )
+
+    stage = Stage("discover", (), ("first",), work, lighter=("first.x",))
+    with pytest.raises(UserError, match="a device has no memory left") as told:
+        Run(config, (stage,)).make("discover")
+    assert "allocating 9 bytes" in told.value.found
+    assert "trace" not in told.value.found
+    assert "lower first.x (is 1)" in told.value.fix
+
+    def fail(run):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a defect")
+
+    stage = dataclasses.replace(stage, work=fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a defect"):
+        Run(config, (stage,)).make("discover")
+
+
+def test_a_process_that_sees_other_clips_or_files_is_named_by_all(config, monkeypatch):
+    """A node with half the data would share it out differently and be waited for."""
+
+    def gather(value):
+        other = copy.deepcopy(value)
+        other["host"] = "node2"
+        other["seen"]["clips"] = ["a"]
+        return [value, copy.deepcopy(value), other]
+
+    monkeypatch.setattr(exchange, "gather", gather)
+    counter = Counter()
+    with pytest.raises(UserError, match="process 2 on node2 sees") as told:
+        agreement.check("predict", {"clips": ["a", "b"], "inputs": {}})
+    assert "clips: was b" in told.value.found
+    assert "data.root" in told.value.fix
+    facts = {"clips": lambda run: ["a", "b"]}
+    stages = [dataclasses.replace(s, facts=facts) for s in counter.stages()]
+    with pytest.raises(UserError, match="stage discover: process 2"):
+        Run(config, tuple(stages)).make("predict")
+    assert counter.calls == []

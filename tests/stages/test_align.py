@@ -59,9 +59,8 @@ def test_the_constraint_compares_the_features_that_the_config_names(prepared):
     config.align.features = "palette"
     palette = refine.recipe(Run(config, protocol.STAGES)).constraint
     frame = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(
-        palette.features(frame), local_features.palette(frame)
-    )
+    (found,) = palette.features([frame])
+    np.testing.assert_array_equal(found, local_features.palette(frame))
     assert palette.threshold == features.THRESHOLDS["palette"]
     config.align.features = "superpixels"
     others = refine.recipe(Run(config, protocol.STAGES)).constraint

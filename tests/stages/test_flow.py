@@ -14,7 +14,7 @@ from PIL import Image
 from imas_jax import errors
 from imas_jax.data import clips, video
 from imas_jax.flow import estimators, files
-from imas_jax.stages import flow
+from imas_jax.stages import flow, shares
 
 COUNT = 6
 
@@ -107,9 +107,9 @@ def test_a_changed_frame_recomputes_its_two_pairs(setup):
 
 def test_two_processes_share_the_pairs_and_both_see_all(setup):
     config, found, folder = setup
-    flow.run(config, found, folder, process=(1, 2))
+    flow.run(config, found, folder, share=shares.Share(1, 2))
     assert len(snapshot(folder)) == 10
-    other = flow.run(config, found, folder, process=(0, 2))
+    other = flow.run(config, found, folder, share=shares.Share(0, 2))
     assert other["computed"] == 5
     assert len(snapshot(folder)) == 20
     assert flow.run(config, found, folder)["computed"] == 0

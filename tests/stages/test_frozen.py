@@ -111,9 +111,9 @@ def test_features_are_computed_once_and_read_as_they_were_computed(
     merge, deep = leaves(kept[3])
     assert merge.dtype == deep.dtype == np.float16
     assert merge.shape == deep.shape == (6, 8, 8)
-    equal(store(clip.read(3)), kept[3])
+    equal(store([clip.read(3)])[0], kept[3])
     # What is asked for only once is not kept.
-    mirrored = store(clip.read(3)[:, ::-1])
+    mirrored = store([clip.read(3)[:, ::-1]])[0]
     assert np.abs(leaves(mirrored)[1] - deep).max() > 0
     assert len(list((tmp_path / "features").rglob("*.bin"))) == FRAMES
 
@@ -132,7 +132,7 @@ def test_what_is_damaged_is_not_taken(damage, store, clip, caplog):
     path.write_bytes(broken)
     with pytest.raises(errors.UserError, match="lost or damaged"):
         kept[2]
-    equal(store(clip.read(2)), whole)
+    equal(store([clip.read(2)])[0], whole)
     store.keep((clip,))
     assert "is damaged: computed anew" in caplog.text
     assert path.read_bytes() == content
@@ -144,7 +144,7 @@ def test_a_draft_that_a_killed_run_left_is_no_file(store, clip):
     path.rename(files.draft_name(path))
     with pytest.raises(errors.UserError, match="run the same command again"):
         kept[0]
-    equal(store.keep((clip,))[0][0], store(clip.read(0)))
+    equal(store.keep((clip,))[0][0], store([clip.read(0)])[0])
 
 
 def test_features_of_another_network_or_size_lie_elsewhere(root, tmp_path):

@@ -1,7 +1,10 @@
-"""How soft masks meet the size of a frame."""
+"""How frames become soft masks on devices, and those meet the size of a frame."""
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
+from ml_collections import ConfigDict
 
 from imas_jax import geometry
 from imas_jax.stages import predictor
@@ -20,3 +23,32 @@ def test_masks_meet_the_frame_corner_on_corner_and_stay_probabilities(size):
     )
     wanted = np.einsum("ih,jw,hwc->ijc", rows, columns, soft)
     np.testing.assert_allclose(whole, wanted, atol=1e-6)
+
+
+class Net(nn.Module):
+    """A network of one layer."""
+
+    @nn.compact
+    def segment(self, frames):
+        return nn.Conv(3, (5, 5), 2)(frames)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_devices_share_the_frames_and_change_no_bit(flip, unchecked):
+    rng = np.random.default_rng(0)
+    # Ends of clips in the middle of batches, and another size in between.
+    sizes = [(5, (24, 32)), (1, (24, 32)), (7, (32, 24)), (3, (24, 32))]
+    clips = [rng.integers(0, 255, (n, *size, 3), np.uint8) for n, size in sizes]
+    config = ConfigDict({"batch_size": 2, "flip": flip, "short_side": 16})
+    net = Net()
+    blank = np.zeros((1, 16, 20, 3), np.float32)
+    variables = net.init(jax.random.key(0), blank, method="segment")
+
+    def masks(devices):
+        predict = predictor.Predictor(net, variables, config, devices=devices)
+        return [one.tobytes() for one in predict.of_clips(clips)]
+
+    alone = masks(1)
+    assert len(alone) == 16
+    assert masks(3) == alone
+    assert masks(0) == alone  # all eight

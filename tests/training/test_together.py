@@ -2,12 +2,14 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import optax
 import pytest
 from two_processes import STEPS, ended, expected, start, wait_until
 
+from imas_jax.training import parallel, together
 from imas_jax.training.checkpoints import Checkpoints
 from imas_jax.training.state import create_state
 
@@ -100,3 +102,19 @@ def test_an_error_in_one_process_is_told_by_all(tmp_path):
 
 def last_line(text):
     return text.rstrip().splitlines()[-1]
+
+
+def test_an_error_that_all_processes_find_is_told_at_length_by_one(monkeypatch):
+    told = "0 process 0 of 2: error: a batch of 3"
+    service = SimpleNamespace(key_value_try_get=lambda key: told)
+    monkeypatch.setattr(parallel, "service", lambda: service)
+    monkeypatch.setattr(parallel, "place", lambda: (1, 2))
+    same, other = (
+        "error: a batch of 3\n  expected: 4",
+        "error: no disk\n  expected: one",
+    )
+    brief = "ends with the same error as process 0 of 2"
+    assert together._shorter(same) == brief
+    assert together._shorter(other) == other
+    monkeypatch.setattr(parallel, "place", lambda: (0, 2))
+    assert together._shorter(same) == same
