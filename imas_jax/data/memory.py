@@ -67,7 +67,7 @@ def check(
             f" on this host ({mapped / 1e9:.2f} GB shared by {processes} processes, "
             f"{own / 1e9:.2f} GB for each)"
         )
-    logging.info("frames and flow in memory: %s", told)
+    logging.info("data.source=%s: frames and flow take %s", source, told)
     if needed > bound.size:
         raise UserError(
             f"data.source={source} needs {told}",
