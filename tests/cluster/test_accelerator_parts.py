@@ -22,6 +22,8 @@ def test_all_parts_run_whole_in_miniature(tmp_path):
         folder.mkdir(parents=True)
         for t, mask in enumerate(masks):
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{t:05d}.png")
+    (tmp_path / "ImageSets/48p").mkdir(parents=True)
+    (tmp_path / "ImageSets/48p/trainval.txt").write_text("square\nother\n")
     out = tmp_path / "report.json"
     subprocess.run(
         [
