@@ -288,4 +288,5 @@ def test_the_successors_three_trainings_follow_each_other(root, tmp_path):
     assert "appearance" in told["last"]
     first = json.loads((tmp_path / "rows/rcf-2.1/seed-0/align/result.json").read_text())
     assert first["outputs"]["judge"] == "cut"
-    assert not list((last / "discover").glob("metrics.jsonl"))
+    start = json.loads((last / "discover/result.json").read_text())["outputs"]
+    assert start["steps"] == 0
