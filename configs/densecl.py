@@ -14,7 +14,7 @@ of their code): ResNet-50, 200 epochs, batch 256, eight GPUs for days. For other
 set `pretrain.steps` (their COCO recipe: 800 epochs at a learning rate of 0.3).
 
 `--config=configs/densecl.py:small` is ours: a ResNet-18 on some thousand frames, in
-minutes of two CPU cores. What it gives: benchmarks/results/label_propagation.md. More:
+less than an hour of one CPU core. What it gives: benchmarks/results/label_propagation.md. More:
 docs/pretraining.md.
 """
 
@@ -43,23 +43,23 @@ def _small(config: ConfigDict) -> None:
     config.model.backbone = "resnet18"
     config.pretrain.update(
         {
-            "steps": 800,  # what was measured: six epochs of 2,079 frames
+            "steps": 4000,  # 31 epochs of 2,079 frames, what was measured
             "batch_size": 16,
             "groups": 2,
             "queue": 512,  # of few clips more would be mostly the same scenes
-            "momentum": 0.99,  # a hundred steps, not a thousand
-            "learning_rate": 0.006,  # for the batch; 0.03 did not settle
+            "momentum": 0.99,  # thousands of steps, not hundreds of thousands
+            "learning_rate": 0.015,  # for the batch; 0.03 did not settle
             "hidden": 256,
-            # Layer 2, at stride 8: at stride 32 so small a view has 2x2 places. What is
-            # deeper stays as it started.
-            "stage": 1,
+            # Layer 3, at stride 16: at stride 32 a view of 128 px has 4x4 places. What
+            # is deeper stays as it started.
+            "stage": 2,
             "short_side": 240,
-            "crop": 64,
-            "scale": (0.02, 0.2),
+            "crop": 128,
+            "scale": (0.08, 0.5),
             "jitter": 0.5,
             "grey": 0.0,
             "blur": (0.1, 1.0),
-            "checkpoint_every": 100,
-            "log_every": 10,
+            "checkpoint_every": 500,
+            "log_every": 50,
         }
     )
