@@ -14,8 +14,8 @@ of their code): ResNet-50, 200 epochs, batch 256, eight GPUs for days. For other
 set `pretrain.steps` (their COCO recipe: 800 epochs at a learning rate of 0.3).
 
 `--config=configs/densecl.py:small` is ours: a ResNet-18 on some thousand frames, in
-less than an hour of one CPU core. What it gives: benchmarks/results/label_propagation.md. More:
-docs/pretraining.md.
+less than an hour of one CPU core. What it gives:
+benchmarks/results/label_propagation.md. More: docs/pretraining.md.
 """
 
 from ml_collections import ConfigDict

@@ -136,7 +136,7 @@ def test_the_page_of_features_says_what_propagation_was_measured():
     for first, of in {
         "colours": "colours",
         "at random": "random ResNet-50, seed 0",
-        "[made here](pretraining.md), a short training": "200",
+        "[made here](pretraining.md), 50 minutes": "4,000",
     }.items():
         lines = [one for one in page.splitlines() if one.startswith(f"| {first} |")]
         shown = lines[-1].split("|")[8].strip()
