@@ -185,12 +185,16 @@ def test_the_protocol_is_its_stages_one_after_the_other(protocol):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_the_protocol_passes_a_signal_on_to_the_stage_that_runs(protocol, number):
+    # A shell cannot listen to what its parents ignore, as those of a job in the
+    # background ignore SIGINT.
+    before = signal.signal(number, signal.SIG_DFL)
     process = subprocess.Popen(
         [protocol],
         env=os.environ | {"waits": "discover"},
         stdout=subprocess.PIPE,
         text=True,
     )
+    signal.signal(number, before)
     with process:
         while process.stdout.readline() != "discover begins\n":
             assert process.poll() is None

@@ -205,7 +205,7 @@ def left_half(frame: np.ndarray) -> np.ndarray:
 def test_an_improved_cut_removes_what_is_tied_to_the_rest(tmp_path):
     frames, _ = frames_and_masks(0)
     clip = targets.MaskSequence("a", frames, list(truth(frames) * np.float32(0.95)))
-    cut = cuts.CutConstraint(left_half, "left", 0.5)
+    cut = cuts.CutConstraint(lambda seen: map(left_half, seen), "left", 0.5)
     recipe = dataclasses.replace(QUICK, constraint=cut)
     targets.make_targets(tmp_path / "plain", [clip], SOURCE, QUICK, workers=1)
     less = targets.make_targets(tmp_path / "cut", [clip], SOURCE, recipe, workers=1)

@@ -8,10 +8,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from imas_jax.errors import UserError
-from imas_jax.runs import agreement, outcomes, records
+from imas_jax.runs import agreement, records
 from imas_jax.runs.records import differences
 from imas_jax.runs.run import Output, Run, Stage
 from imas_jax.training import exchange
+
+pytestmark = pytest.mark.usefixtures("made_up_stages")
 
 
 @pytest.fixture
@@ -28,12 +30,6 @@ def config(tmp_path):
             "target": {"workers": 0},
         }
     )
-
-
-@pytest.fixture(autouse=True)
-def _no_words(monkeypatch):
-    """Stages here have names of the protocol and make nothing that could be told."""
-    monkeypatch.setattr(outcomes, "told", lambda *what: "made")
 
 
 class Counter:

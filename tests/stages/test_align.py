@@ -1,5 +1,7 @@
 """The align stage on hand-made soft masks: every judge finds the moving square."""
 
+import itertools
+
 import numpy as np
 import pytest
 from tiny import tiny_config, write_clip
@@ -33,8 +35,12 @@ def choose(root, **fields):
     return align.choose(run, root / "soft", inputs.clips(run))
 
 
-@pytest.mark.parametrize("judged", ["first", "all"])
-@pytest.mark.parametrize("score", list(align.PARTS))
+# In one frame alone, half of the ground is cut out as cheaply as the square.
+JUDGES = [*itertools.product(align.PARTS, ["first", "all"])]
+JUDGES.remove(("cut", "first"))
+
+
+@pytest.mark.parametrize(("score", "judged"), JUDGES)
 def test_every_judge_finds_the_moving_square(prepared, score, judged):
     chosen = choose(prepared, score=score, judged=judged)
     assert chosen.channels == (2,)

@@ -18,6 +18,8 @@ from imas_jax.runs.restoring import adopt_network
 from imas_jax.runs.run import Output, Run
 from imas_jax.tools import ablate
 
+pytestmark = pytest.mark.usefixtures("made_up_stages")
+
 NAMES = ("cat-sway", "cup-pan")
 TRAINABLE = [row.name for row in ABLATIONS if "semantic" not in row.name]
 

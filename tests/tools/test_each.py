@@ -21,6 +21,8 @@ from imas_jax.stages import flow, motion
 from imas_jax.tools import each
 from imas_jax.training import parallel
 
+pytestmark = pytest.mark.usefixtures("made_up_stages")
+
 FRAMES = {"a bird": 12, "boat": 150}
 BLUR = {"no_motion": 0.0, "inconsistent": 1.0}  # of a clip's flow
 
