@@ -99,7 +99,7 @@ def test_miniatures_go_through_both_steps(name):
 
 @pytest.mark.parametrize(
     ("name", "variant"),
-    [("gwm", ""), ("rcf", "segtrackv2"), ("rcf", "fbms59,semantic")],
+    [("gwm", ""), ("rcf", "segtrackv2")],
 )
 def test_other_methods_go_through_both_steps(name, variant):
     check(build(name, variant))
