@@ -4,9 +4,11 @@ Run by `make cluster`; needs no cluster, only minutes. docs/scale.md says when i
 run.
 """
 
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -129,26 +131,36 @@ def test_twenty_preemptions_at_random_steps_lose_nothing(tmp_path):
     assert log(tmp_path) == learned
 
 
+def go_on(job, steps, processes, devices):
+    """Train some steps more, stop, and return the losses of these steps."""
+    done = len(log(job.folder))
+    running = job.start(processes, devices)
+    wait_until(lambda: len(log(job.folder)) >= done + steps, LIMIT)
+    running[-1].terminate()
+    codes, said = ended(running, LIMIT)
+    assert codes == [128 + signal.SIGTERM] * processes, said
+    return [line["loss"] for line in log(job.folder)][done : done + steps]
+
+
 def test_a_job_goes_on_with_other_numbers_of_processes_and_devices(
     environment, clip, tmp_path
 ):
-    """2 devices, then 1, then 4 (two processes of two): the same global batch."""
-    job = Job(environment, clip, tmp_path / "changing")
-    for processes, devices in ((2, 1), (1, 1), (2, 2)):
-        running = job.start(processes, devices)
-        goal = len(log(job.folder)) + 4
-        wait_until(lambda goal=goal: len(log(job.folder)) >= goal, LIMIT)
-        running[-1].terminate()
-        codes, said = ended(running, LIMIT)
-        assert codes == [128 + signal.SIGTERM] * processes, said
-    found = [line["loss"] for line in log(job.folder)]
-    same = Job(environment, clip, tmp_path / "the same")
-    running = same.start(1, 1)
-    wait_until(lambda: len(log(same.folder)) >= len(found), LIMIT)
-    running[0].terminate()
-    ended(running, LIMIT)
-    alone = [line["loss"] for line in log(same.folder)]
-    np.testing.assert_allclose(found, alone[: len(found)], rtol=1e-5)
+    """2 devices, then 1, then 4 (two processes of two): the same global batch.
+
+    Each time beside the same job that goes on as it was. Two steps are compared: sums
+    in another order differ in last bits, which Adam's division makes a thousandth of
+    the loss in twenty steps.
+    """
+    job = Job(environment, clip, tmp_path / "0")
+    go_on(job, 4, 2, 1)
+    numbers = [(2, 1), (1, 1), (2, 2)]
+    for place, (before, after) in enumerate(itertools.pairwise(numbers), start=1):
+        for name in (f"{place}", f"{place} as before"):
+            shutil.copytree(job.folder.parent, tmp_path / name)
+        same = Job(environment, clip, tmp_path / f"{place} as before")
+        job = Job(environment, clip, tmp_path / f"{place}")
+        found, wanted = go_on(job, 4, *after), go_on(same, 2, *before)
+        np.testing.assert_allclose(found[:2], wanted, rtol=1e-5)
 
 
 def test_a_second_job_in_the_same_workdir_is_refused_by_both_its_processes(
