@@ -129,14 +129,15 @@ def steadied(
 
     Args:
         run: Its flow is computed; `predict.steady` is read, 0 changes nothing.
-        clip: As it was trained on, with its cuts.
+        clip: Any of its clips, of which all frames were trained on.
         likely: Of every frame, in order; of one size.
     """
     kept = run.config.predict.steady
     if kept == 0:
         return likely
     flow, gap = inputs.flow(run), run.config.flow.gaps[0]
-    return motion_evidence.steadied(flow, clip, gap, likely, kept)
+    shots = inputs.trained(run.config, clip)  # no pair reaches across its cuts
+    return motion_evidence.steadied(flow, shots, gap, likely, kept)
 
 
 def _refined(

@@ -23,7 +23,7 @@ def of_clip(run: Run, clip: Clip) -> list[float]:
     """Return how unsure each frame's mask is, in [0, 1]; memory is one frame's.
 
     It is asked of what the mask was cut from: the network's probability with the
-    evidence's share in it, before the CRF.
+    evidence's share in it, before neighbours and the CRF have their say.
 
     Args:
         run: Its predict stage is finished.

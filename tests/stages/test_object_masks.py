@@ -52,6 +52,27 @@ def test_steadied_along_the_flow_the_missing_frame_is_mended(clip_run):
         assert object_masks.agreement(found[0.9][t], truth[t]) > 0.6
 
 
+def test_masks_are_not_steadied_across_a_cut(tmp_path):
+    for scene in (0, 1):
+        write_clip(tmp_path / f"scene {scene}", frames=5, seed=scene)
+        (tmp_path / "film").mkdir(exist_ok=True)
+        for t, file in enumerate(sorted((tmp_path / f"scene {scene}").iterdir())):
+            file.rename(tmp_path / "film" / f"{5 * scene + t:05d}.png")
+    config = tiny_config(tmp_path / "film", tmp_path / "run")
+    config.data.cuts = "find"
+    config.predict.update({"evidence": 0.1, "steady": 0.9})
+    run = Run(config.lock(), protocol.STAGES)
+    run.make("flow")
+    clip = inputs.clips(run)[0]
+    soft = np.zeros((10, 12, 16, 3), np.float16)
+    soft[:5, ..., 2] = soft[5:, ..., 0] = (
+        1  # all of the first scene, none of the second
+    )
+    nothing = (np.full(clip.size, 0.5, np.float32) for _ in soft)
+    found = list(object_masks.binary_masks(run, clip, soft, (2,), "", nothing))
+    assert [mask.mean() for mask in found] == [1] * 5 + [0] * 5
+
+
 def test_a_frame_that_the_crf_turns_over_stays_as_it_was(clip_run, monkeypatch):
     run, clip, soft, _ = clip_run
     turned = (2, 4)  # frame 4's mask is empty, and there the CRF finds something
