@@ -7,7 +7,6 @@ there with its hash. Login, proxies and cache are as that library has them.
 """
 
 import contextlib
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -114,17 +113,15 @@ def publish(
         done = hub.create_commit(
             name,
             [
-                library.CommitOperationAdd(path, what if _is_text(what) else str(what))
+                library.CommitOperationAdd(
+                    path, what if isinstance(what, bytes) else str(what)
+                )
                 for path, what in added.items()
             ],
             commit_message="A run of imas_jax",
             revision=revision,
         )
     return f"{SCHEME}{name}@{done.oid}"
-
-
-def _is_text(what: bytes | Path) -> bool:
-    return isinstance(what, bytes)
 
 
 def _read_list(path: Path, address: str) -> dict[str, dict[str, Any]]:
@@ -155,7 +152,7 @@ def _check(folder: Path, wanted: Mapping[str, Mapping[str, Any]], address: str) 
         for name, entry in wanted.items()
         if not (file := folder / name).is_file()
         or file.stat().st_size != entry["bytes"]
-        or _sha256(file) != entry["sha256"]
+        or files.digest(file) != entry["sha256"]
     ]
     if bad:
         raise UserError(
@@ -165,11 +162,6 @@ def _check(folder: Path, wanted: Mapping[str, Mapping[str, Any]], address: str) 
             f"remove them from {folder} with what they link to, and run this again; "
             "if it stays so, push the run again",
         )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _library() -> Any:

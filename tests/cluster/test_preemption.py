@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_clip
 from two_processes import PATIENCE, ended, expected, free_port, start, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -31,19 +30,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return os.environ | {
-        "PYTHONPATH": str(HERE.parent),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    write_clip(folder := tmp_path_factory.mktemp("clips") / "a clip")
-    return folder
+def environment(compiled):
+    return os.environ | compiled | {"PYTHONPATH": str(HERE.parent)}
 
 
 class Job:

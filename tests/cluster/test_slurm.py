@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import slurm_here
-from tiny import write_clip
 from two_processes import ended, free_port
 
 pytestmark = pytest.mark.cluster
@@ -34,21 +33,12 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def variables(tmp_path_factory):
+def variables(compiled):
     """Return what a task's environment has beside what SLURM puts there."""
-    return {
+    return compiled | {
         "PATH": f"{Path(sys.executable).parent}:{slurm_here.PATH}",
-        "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    write_clip(folder := tmp_path_factory.mktemp("clips") / "a clip")
-    return folder
 
 
 def arguments(clip, workdir, *overrides):
