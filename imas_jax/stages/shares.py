@@ -80,8 +80,7 @@ class Share:
                         line.show(*tally.whole()[:2])
             tally.tell(done, done)
             if line is not None:
-                with progress.waiting():
-                    _until_all_are_done(tally, line)
+                _until_all_are_done(tally, line)
         finally:
             if line is not None:
                 line.close()
