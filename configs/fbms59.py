@@ -36,7 +36,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluate.split = "test"
     discover = config.discover
     discover.steps = min(discover.steps, 3468)  # RCF: 4 epochs
-    discover.steps_per_decay = min(discover.steps_per_decay, 867)  # an epoch by 16
+    if not variant:
+        discover.steps_per_decay = 867  # an epoch by 16
     # RCF lays its decay out for 20 epochs and stops after 4: this end point gives the
     # same rates to 2 %.
     discover.min_learning_rate = 8.2e-5

@@ -19,19 +19,16 @@ class Clips:
         self._found: dict[str, tuple[clips_lib.Clip, ...]] = {}
         self._trained: dict[str, tuple[clips_lib.Clip, ...]] = {}
 
-    def find(
-        self, data: ConfigDict, split: str | None = None
-    ) -> tuple[clips_lib.Clip, ...]:
-        """Return the clips of a split as files have them, checked.
+    def find(self, data: ConfigDict) -> tuple[clips_lib.Clip, ...]:
+        """Return the clips of `data.split` as files have them, checked.
 
         Args:
             data: `config.data`.
-            split: Image set; None takes `data.split`.
 
         Raises:
             UserError: One report of everything wrong, by file.
         """
-        split = layouts.image_set(data, data.split if split is None else split)
+        split = layouts.image_set(data, data.split)
         key = json.dumps([split, *(data[field] for field in _FIELDS)])
         if key not in self._found:
             self._found[key] = clips_lib.find_clips(data, split)

@@ -51,12 +51,25 @@ class Listing:
 
 
 def list_clips(data: ConfigDict, split: str) -> list[Listing]:
-    """List every clip of a split.
+    """List the clips of a split that `data.sequences` names; all if it names none.
 
     Raises:
         UserError: If the root, the split or a named sequence is not there, or folders
             above the clips cannot be read.
     """
+    return select(_list_all(data, split), data.sequences)
+
+
+def members(data: ConfigDict, split: str) -> tuple[str, ...]:
+    """Return the names of all sequences of a split, whatever `data.sequences` says.
+
+    Raises:
+        UserError: As `list_clips`.
+    """
+    return tuple(listing.name for listing in _list_all(data, split))
+
+
+def _list_all(data: ConfigDict, split: str) -> list[Listing]:
     layout = resolve(data)
     try:
         listings = LAYOUTS[layout](data, split)
@@ -68,7 +81,7 @@ def list_clips(data: ConfigDict, split: str) -> list[Listing]:
             "at least one",
             'restore the published list, or set --config.data.split="" for all',
         )
-    return select(listings, data.sequences)
+    return listings
 
 
 def image_set(data: ConfigDict, split: str) -> str:

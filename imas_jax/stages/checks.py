@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf
+from imas_jax.data import layouts
 from imas_jax.errors import ProblemList, UserError, bullet
 from imas_jax.flow import estimators
 from imas_jax.models import imas, pretrained
@@ -28,6 +30,7 @@ BEFORE_NETWORK = (
     *("flow", "prepare", "tune", "score", "ablate", "each", "evidence", "pretrain"),
     "push",
 )
+SCORED = ("evaluate", "report")  # goals that score masks
 
 
 def check(config: ConfigDict, goal: str) -> None:
@@ -57,6 +60,8 @@ def check(config: ConfigDict, goal: str) -> None:
     if goal in BEFORE_NETWORK:
         few = {"flow": [flow], "prepare": [flow, shards], "push": [destination]}
         wanted = few.get(goal, [])
+    if goal in SCORED:
+        wanted.append(scored_sequences)
     found = []
     for one in wanted:
         try:
@@ -165,6 +170,21 @@ def frozen_backbone(config: ConfigDict) -> None:
         "a backbone with weights, and nothing that asks for the pixels it saw",
         "correct these fields, or set --config.model.trained=all",
     )
+
+
+def scored_sequences(config: ConfigDict) -> None:
+    """Look up the sequences to score; say if the run has none of them."""
+    split, own = config.evaluate.split, config.data.sequences
+    if not split or _done(config, "evaluate"):
+        return
+    names = layouts.members(config.data, split)
+    if own and not set(own) & set(names):
+        logging.warning(
+            "no masks will be scored: evaluate.split = %r has none of data.sequences "
+            "(%s); --config.evaluate.split= scores all that are annotated",
+            split,
+            ", ".join(own),
+        )
 
 
 def shards(config: ConfigDict) -> None:

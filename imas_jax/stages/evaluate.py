@@ -181,13 +181,13 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 def annotated_clips(run: Run) -> list[Scored]:
     """Return the clips of `evaluate.split` that were predicted and are annotated."""
     config = run.config
-    predicted = {clip.name for clip in inputs.clips(run)}
-    wanted = {clip.name: clip for clip in inputs.clips(run, config.evaluate.split)}
+    predicted = {clip.name: clip for clip in inputs.clips(run)}
     found = []
-    for name, clip in wanted.items():
-        truth = annotations.annotated_frames(config.data, clip)
-        if name in predicted and truth:
-            found.append(Scored(clip, truth))
+    for name in layouts.members(config.data, config.evaluate.split):
+        if name not in predicted:
+            continue
+        if truth := annotations.annotated_frames(config.data, predicted[name]):
+            found.append(Scored(predicted[name], truth))
     return found
 
 

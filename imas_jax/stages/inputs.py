@@ -36,9 +36,9 @@ def locate(config: ConfigDict) -> ConfigDict:
     return located.lock()
 
 
-def clips(run: Run, split: str | None = None) -> tuple[clips_lib.Clip, ...]:
+def clips(run: Run) -> tuple[clips_lib.Clip, ...]:
     """Return the run's clips, checked; they are found once."""
-    return run.clips.find(run.config.data, split)
+    return run.clips.find(run.config.data)
 
 
 def training_clips(run: Run) -> tuple[clips_lib.Clip, ...]:

@@ -5,12 +5,14 @@ import sys
 import file_server
 import numpy as np
 import pytest
-from tiny import get_config
+from tiny import get_config, write_clip
 from torch_writer import torch_resnet
 
-from imas_jax import errors
+from imas_jax import errors, protocol
 from imas_jax.models import published
-from imas_jax.stages import checks
+from imas_jax.report import drawing
+from imas_jax.runs.run import Run
+from imas_jax.stages import checks, evaluate
 
 
 @pytest.fixture
@@ -45,6 +47,53 @@ def test_everything_wrong_is_told_at_once(config, tmp_path):
     message = refused(config)
     assert "7 pairs" in message
     assert "lost.pth" in message
+
+
+@pytest.fixture
+def of_a_set(config, tmp_path):
+    """The config on a data set whose image set "val" is one of two sequences."""
+    for name in ("seen", "kept"):
+        write_clip(tmp_path / "JPEGImages/48p" / name, frames=2)
+    lists = tmp_path / "ImageSets/48p"
+    lists.mkdir(parents=True)
+    for split, names in (("trainval", "seen\nkept\n"), ("val", "kept\n")):
+        (lists / f"{split}.txt").write_text(names)
+    config.data.update({"root": str(tmp_path), "resolution": "48p", "layout": "davis"})
+    config.data.split, config.evaluate.split = "trainval", "val"
+    return config
+
+
+def test_sequences_of_which_none_will_be_scored_are_told_before_any_work(
+    of_a_set, caplog
+):
+    of_a_set.data.sequences = ("seen", "kept")
+    checks.check(of_a_set, "report")
+    assert not caplog.records
+    of_a_set.data.sequences = ("seen",)
+    checks.check(of_a_set, "predict")
+    assert not caplog.records
+    checks.check(of_a_set, "report")
+    (record,) = caplog.records
+    assert "'val' has none of data.sequences (seen)" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("own", "scored"), [((), ["kept"]), (("seen", "kept"), ["kept"]), (("seen",), [])]
+)
+def test_sequences_are_scored_that_a_run_has_and_the_split_names(
+    of_a_set, tmp_path, own, scored
+):
+    for name in ("seen", "kept"):
+        truth = np.zeros((48, 64), bool)
+        drawing.write_mask(tmp_path / f"Annotations/48p/{name}/00000.png", truth)
+    of_a_set.data.sequences = own
+    run = Run(of_a_set.lock(), protocol.STAGES)
+    assert [one.clip.name for one in evaluate.annotated_clips(run)] == scored
+
+
+def test_a_list_of_what_to_score_that_is_not_there_is_refused(of_a_set):
+    of_a_set.evaluate.split = "test"
+    assert "test" in refused(of_a_set)
 
 
 def test_weights_that_do_not_fit_are_refused_before_any_work(config, tmp_path):
