@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 
 # Extent beyond which a match is no object but the scene (paper appendix).
 WIDEST, HIGHEST = 0.8, 0.9
+MOST_AT_ONCE = 128  # channels of an image: what OpenCV 5 takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +142,6 @@ def resize(
     maps: Float[np.ndarray, "h w c"], size: tuple[int, int]
 ) -> Float[np.ndarray, "h2 w2 c"]:
     """Resize bilinearly, half-pixel centres, no antialias, on the host."""
-    c = maps.shape[-1]
-    resized = cv2.resize(np.ascontiguousarray(maps), size[::-1])
-    return resized.reshape(*size, c)
+    blocks = np.split(maps, range(MOST_AT_ONCE, maps.shape[-1], MOST_AT_ONCE), axis=-1)
+    resized = [cv2.resize(np.ascontiguousarray(block), size[::-1]) for block in blocks]
+    return np.concatenate([block.reshape(*size, -1) for block in resized], axis=-1)

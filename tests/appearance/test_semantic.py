@@ -53,6 +53,14 @@ def test_a_single_candidate_keeps_its_axis(two_kinds):
     assert semantic.mask_similarity(features, mask).shape == (40, 60, 1)
 
 
+def test_any_number_of_candidates_is_resized_as_each_alone():
+    maps = np.random.default_rng(0).random((6, 7, 130), np.float32)
+    found = semantic.resize(maps, (12, 10))
+    for c in (0, 127, 128, 129):
+        alone = semantic.resize(maps[..., c : c + 1], (12, 10))
+        np.testing.assert_allclose(found[..., c : c + 1], alone, atol=1e-6)
+
+
 def test_dilation_grows_by_half_the_square_and_stops_at_the_border():
     match = np.zeros((9, 9), bool)
     match[0, 4] = True
