@@ -113,6 +113,9 @@ def motion() -> ConfigDict:
             # network (ours, trained on rendered clips: configs/motion.py)
             "evidence": "otsu",
             "crf": "",  # a preset that refines the network's evidence; "" is none
+            # Pixels on the frame's border, over the root of its area, from which on a
+            # part of the refined evidence goes beside a clear one; 0: none
+            "border_contact": 0.0,
         }
     )
 
@@ -295,6 +298,7 @@ def predict() -> ConfigDict:
             "crf": "",  # post-processing preset; "" is none (paper's 77.7; 79.8 with)
             # IoU with the mask before it below which a frame has no CRF (ours)
             "crf_agreement": 0.0,
+            "border_contact": 0.0,  # as motion's, of masks after the CRF (ours)
         }
     )
 

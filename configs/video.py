@@ -33,13 +33,14 @@ def get_config() -> ConfigDict:
     _small.network(config)
     config.data.update({"size": (-1, -1), "cuts": "find", "frames": -1})
     config.flow.update({"gaps": (-1,), "size": -1})
-    config.motion.update({"evidence": "network", "crf": CRF})
+    config.motion.update({"evidence": "network", "crf": CRF, "border_contact": 0.25})
     config.discover.update({"motion_weight": 0.0, "evidence_weight": 1.0, "ema": 0.9})
     config.refine.update({"motion_weight": 0.0, "positive_weight": 1.0, "ema": 0.9})
     config.model.channels = 2  # the object and the rest
     config.augment.update({"scale": (1.0, 1.0), "photometric": False})
     config.target.crf = config.predict.crf = CRF
     config.predict.update({"evidence": 0.3, "steady": 0.8, "crf_agreement": 0.5})
+    config.predict.border_contact = 0.25
     config.model.update({"backbone": "auto", "width": -1, "output_stride": -1})
     config.model.trained, config.predict.short_side = "auto", -1
     config.model.update({"head_width": -1, "head_dilation": -1})

@@ -17,8 +17,11 @@ if not WORKER:  # which inherits the folder
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 1024**3)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of a tiny run is compiling. XLA's own passes all run; LLVM, behind them, is asked
+# for less: a fifth to a third of the processor's time goes, results are as exact.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "
+    "--xla_force_host_platform_device_count=8 " + os.environ.get("XLA_FLAGS", "")
 )
 
 import jax  # noqa: E402

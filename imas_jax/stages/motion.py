@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
 
-from imas_jax.appearance import crf
+from imas_jax.appearance import crf, parts
 from imas_jax.data.clips import Clip
 from imas_jax.flow import evidence
 from imas_jax.models.imas import mask_size
@@ -65,7 +65,10 @@ def work(run: Run) -> Output:
             run.config.target.workers,
             run.config.crf.solver,
         )
-        return (_to_grid(result.probability) for result in results)
+        return (
+            _to_grid(parts.clear_of_border(result.probability, config.border_contact))
+            for result in results
+        )
 
     clips, share = run.clips.for_training(run.config), shares.every()
     mine = share.of(clips)
@@ -80,6 +83,7 @@ def work(run: Run) -> Output:
     for name in still(moving):
         logging.warning("%s: %s", name, NOTHING)
     values = {"network": evidence.digest(weights), "crf": config.crf}
+    values["border_contact"] = config.border_contact
     return Output(digest([flow, values]), {**values, "moving": moving})
 
 

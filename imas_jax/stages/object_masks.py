@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
 
-from imas_jax.appearance import alignment, crf
+from imas_jax.appearance import alignment, crf, parts
 from imas_jax.data import images
 from imas_jax.data.clips import Clip
 from imas_jax.runs.run import Run
@@ -149,7 +149,8 @@ def _refined(
     """Refine (frame, probability) pairs by the CRF; bring masks to `size`.
 
     A frame in which it leaves too little of the mask as it was stays as it was: colour
-    that misleads mostly takes all of an object, or the whole background.
+    that misleads mostly takes all of an object, or the whole background. What then lies
+    along the frame's border may go (`predict.border_contact`).
     """
     solver, workers = config.crf.solver, config.target.workers
     waiting: collections.deque[np.ndarray] = collections.deque()
@@ -160,14 +161,11 @@ def _refined(
             yield frame, likely
 
     for result in crf.refine_many(seen(), crf.get_preset(preset), workers, solver):
-        likely, mask = waiting.popleft(), result.mask
-        believed = agreement(likely > 0.5, mask) >= config.predict.crf_agreement
-        if not believed:
-            mask = likely > 0.5
-        if mask.shape == size:
-            yield mask
-        else:
-            yield images.resize(result.probability if believed else likely, size) > 0.5
+        likely = waiting.popleft()
+        if agreement(likely > 0.5, result.mask) >= config.predict.crf_agreement:
+            likely = result.probability
+        likely = parts.clear_of_border(likely, config.predict.border_contact)
+        yield (likely if likely.shape == size else images.resize(likely, size)) > 0.5
 
 
 def agreement(first: Bool[np.ndarray, "h w"], second: Bool[np.ndarray, "h w"]) -> float:

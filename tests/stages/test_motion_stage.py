@@ -5,6 +5,7 @@ import pytest
 from tiny import tiny_config, write_clip
 
 from imas_jax import protocol
+from imas_jax.appearance import crf
 from imas_jax.evaluation import metrics
 from imas_jax.runs.run import Run
 from imas_jax.stages import align, evaluate, facts, motion, report
@@ -98,6 +99,31 @@ def test_refined_evidence_follows_the_image_and_is_what_later_stages_read(made):
     assert score(found) > score(raw)
     moving = align.moving_from_files(run)
     np.testing.assert_array_equal(moving(clip, 1), found[1] > motion.SURE)
+
+
+def test_parts_along_the_border_are_no_evidence_once_refined(
+    made, tmp_path, monkeypatch
+):
+    truth, runs = made
+    config = runs["network"].config.copy_and_resolve_references().unlock()
+    config.motion.crf, config.workdir = "gwm", str(tmp_path)
+
+    def refine_many(pairs, *_):
+        for t, _ in enumerate(pairs):
+            probability = truth[t].astype(np.float32)
+            probability[-10:] = 1
+            yield crf.CrfResult(probability > 0.5, probability)
+
+    monkeypatch.setattr(crf, "refine_many", refine_many)
+    for contact, reach in ((0.0, 1), (0.25, 0)):
+        config.motion.border_contact = contact
+        run = Run(config.lock(), protocol.STAGES)
+        run.make("motion")  # anew: the field decides what it makes
+        found = np.stack(list(motion.of_clip(run, clip_of(run))))
+        np.testing.assert_array_equal(found[:, -1] > motion.SURE, reach)
+        assert found[:, 30:60].max() > motion.SURE
+        config = config.copy_and_resolve_references().unlock()
+        config.overwrite = True
 
 
 def test_another_solver_makes_the_refined_evidence_anew(made):

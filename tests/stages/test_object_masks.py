@@ -97,6 +97,28 @@ def test_a_frame_that_the_crf_turns_over_stays_as_it_was(clip_run, monkeypatch):
     assert not alone[4].any()
 
 
+def test_parts_along_the_border_go_after_the_crf(clip_run, monkeypatch):
+    run, clip, soft, truth = clip_run
+
+    def refine_many(pairs, *_):
+        for t, _ in enumerate(pairs):
+            probability = truth[t].astype(np.float32)
+            probability[-10:] = 1  # reaches along three sides
+            yield crf.CrfResult(probability > 0.5, probability)
+
+    monkeypatch.setattr(crf, "refine_many", refine_many)
+
+    def found(contact):
+        other = changed(run, border_contact=contact)
+        drawn = object_masks.binary_masks(other, clip, soft, (2,), "authors_post")
+        return np.stack(list(drawn))
+
+    np.testing.assert_array_equal(found(0.25), truth)
+    kept = found(0.0)
+    assert kept[:, -10:].all()
+    np.testing.assert_array_equal(kept[:, :-10], truth[:, :-10])
+
+
 def test_agreement_of_masks():
     one = np.eye(4, dtype=bool)
     assert object_masks.agreement(one, one) == 1
