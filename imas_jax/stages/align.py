@@ -51,7 +51,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 # Parts that look at frozen features, and how.
 SEEING: dict[str, Seeing] = {
     "semantic": alignment.judge_by_features,
-    "cut": alignment.judge_by_cut,
+    "cut": alignment.judge_side_of_cut,
 }
 
 

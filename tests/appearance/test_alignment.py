@@ -90,3 +90,17 @@ def test_the_choice_explains_itself_as_json():
     told = json.loads(json.dumps(chosen.to_json()))
     assert told["channels"] == [0, 1]
     assert told["sequences"]["a"] == {"0": 0.25, "1": 0.5, "0+1": 0.75}
+
+
+@pytest.mark.parametrize("inner", [0, 1])
+def test_of_the_two_sides_of_a_cut_the_inner_one_is_the_object(moving, inner):
+    labels = np.where(moving, inner, 1 - inner)
+    soft = soft_masks(labels, 2)
+    masks = alignment.CandidateMasks(soft, soft > 0.5)
+    features = np.eye(2, dtype=np.float32)[moving.astype(int)]
+    same = alignment.judge_by_cut(masks, features, 0.2).values
+    assert same[0] == pytest.approx(same[1], abs=1e-6)
+    scores = alignment.judge_side_of_cut(masks, features, 0.2)
+    chosen = alignment.choose("cut", [(0,), (1,)], {"clip": [scores]})
+    assert chosen.channels == (inner,)
+    np.testing.assert_allclose(scores.values, same, atol=1e-3)
