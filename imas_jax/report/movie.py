@@ -219,6 +219,8 @@ class _Film:
             format=self._codec.pixels,
             dst_colorspace=Colorspace.ITU709 if hd else Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
+            # With more, swscale now and then loses alpha where its slices meet.
+            threads=1,
         )
         frame.colorspace = self._matrix
         frame.color_range = ColorRange.MPEG.value
