@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from imas_jax.appearance import cuts, semantic
+from imas_jax.appearance import cuts, parts, semantic
 
 # Channels that together are taken for the object; one in the paper.
 Candidate = tuple[int, ...]
@@ -207,18 +207,17 @@ def judge_side_of_cut(
         features: Frozen features of the same frame, on any grid.
         threshold: Cosine above which places belong together.
     """
-    scores, soft = judge_by_cut(masks, features, threshold), masks.soft
-    sides = (soft[0], soft[-1], soft[1:-1, 0], soft[1:-1, -1])
-    border = np.concatenate(sides).mean(axis=0)
-    values = np.maximum(scores.values - BORDER * border, 0.0)
+    scores = judge_by_cut(masks, features, threshold)
+    values = scores.values - BORDER * parts.border(masks.soft).mean(axis=0)
+    values = np.maximum(values, 0.0)
     return FrameScores(values, scores.discarded)
 
 
-def mean_scores(parts: Sequence[FrameScores]) -> FrameScores:
+def mean_scores(scores: Sequence[FrameScores]) -> FrameScores:
     """Average what several judges say; discarded is what any of them discards."""
     return FrameScores(
-        np.mean([part.values for part in parts], axis=0),
-        np.any([part.discarded for part in parts], axis=0),
+        np.mean([one.values for one in scores], axis=0),
+        np.any([one.discarded for one in scores], axis=0),
     )
 
 

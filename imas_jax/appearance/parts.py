@@ -6,10 +6,16 @@ sideways): it goes on beyond the frame, where objects that people film mostly en
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 CLEAR_SHARE = 0.4  # of a part's area that another clear of the border has at least
 SURE = 0.5  # probability above which a pixel belongs to a part
+
+
+def border(image: Shaped[np.ndarray, "h w *k"]) -> Shaped[np.ndarray, "n *k"]:
+    """Return the pixels on the border of an image, each once."""
+    sides = (image[0], image[-1], image[1:-1, 0], image[1:-1, -1])
+    return np.concatenate(sides)
 
 
 def clear_of_border(
@@ -36,8 +42,7 @@ def clear_of_border(
         (likely > SURE).astype(np.uint8), connectivity=8
     )
     areas = stats[:, cv2.CC_STAT_AREA]
-    border = (labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1])
-    on_border = np.bincount(np.concatenate(border), minlength=len(areas))
+    on_border = np.bincount(border(labels), minlength=len(areas))
     along = on_border >= contact * np.sqrt(areas)
     along[0] = True  # what belongs to no part
     clear = areas[~along].max(initial=0)
