@@ -21,19 +21,20 @@ def evidence() -> ConfigDict:
     """How stage evidence trains the motion evidence on rendered clips (ours)."""
     return ConfigDict(
         {
-            "clips": 750,  # rendered; one sample each
+            "clips": 3600,  # rendered; one sample each
             "held_out": 25,  # every so many is not trained on but watched
             "workers": 0,  # rendering processes; 0 is one a core
             "widths": (8, 24, 48, 96, 128),  # channels by scale, finest first
+            "context": True,  # two more layers at the coarsest, with the frame's mean
             "crop": (96, 144),  # (h, w) on the grid, whose short side is 120
-            "steps": 1000,
+            "steps": 6000,
             "batch_size": 8,
             "learning_rate": 3e-3,  # Adam, cosine to nothing after `warm_up` steps
             "warm_up": 50,
             "weight_decay": 1e-4,
             "ema": 0.99,  # decay of the averaged parameters, which are kept
             "dice_weight": 0.5,  # beside cross-entropy, on frames with an object
-            "log_every": 100,
+            "log_every": 500,
         }
     )
 

@@ -3,7 +3,9 @@ r"""The motion evidence: what makes the weights in imas_jax/flow.
     python -m imas_jax.main --config=configs/motion.py                  # evidence.npz
     python -m imas_jax.main --config=configs/motion.py \
         --config.flow.estimator=raft --config.flow.weights=raft-small.pth \
-        --config.flow.iterations=12 --config.evidence.clips=400  # evidence_raft.npz
+        --config.flow.iterations=12 --config.flow.size=0 \
+        --config.evidence.clips=400 --config.evidence.steps=1000 \
+        --config.evidence.context=False                            # evidence_raft.npz
 
 Renders clips, estimates their flow, and trains the small network that says what moves
 on its own. Nothing is downloaded and nobody annotated anything: the masks are known
@@ -19,6 +21,7 @@ from imas_jax.configs import davis
 def get_config() -> ConfigDict:
     """Build the recipe: only `evidence`, `flow` and `seed` count."""
     config = davis.get_config()
+    config.flow.size = 480  # as configs/video.py has it
     config.stage = "evidence"
     config.workdir = "runs/motion"
     return config

@@ -18,9 +18,12 @@ class EvidenceNet(nn.Module):
 
     Attributes:
         widths: Channels of each scale, finest first.
+        context: At the coarsest scale two more layers, and between them the mean over
+            the frame: what else moves says what stands out.
     """
 
     widths: tuple[int, ...] = (8, 24, 48, 96, 128)
+    context: bool = True
 
     @nn.compact
     def __call__(
@@ -37,6 +40,12 @@ class EvidenceNet(nn.Module):
             x = block(skips[-1], width, 2, f"down{number}")
             skips.append(block(x, width, 1, f"same{number}"))
         x = skips.pop()
+        if self.context:
+            width = x.shape[-1]
+            deeper = block(x, width, 1, "deep1")
+            mean = deeper.mean((1, 2), keepdims=True)
+            deeper = deeper + nn.Dense(width, name="context")(mean)
+            x = x + block(deeper, width, 1, "deep2")
         for number, fine in reversed(list(enumerate(skips))):
             # Added skips after a 1x1 convolution, as in `unet.py`: half the arithmetic.
             x = layers.Conv(fine.shape[-1], kernel=1, name=f"up{number}_project")(x)
@@ -45,15 +54,14 @@ class EvidenceNet(nn.Module):
         return layers.Conv(1, kernel=1, bias=True, name="logit")(x)[..., 0]
 
 
-def template(widths: tuple[int, ...], channels: int) -> Tree:
+def template(net: EvidenceNet, channels: int) -> Tree:
     """Return the shapes of a network's variables."""
     x = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
-    net = EvidenceNet(widths)
     return jax.eval_shape(lambda key, x: net.init(key, x, False), jax.random.key(0), x)
 
 
-def widths(variables: Tree) -> tuple[int, ...]:
-    """Read a network's widths off its variables.
+def network_of(variables: Tree) -> EvidenceNet:
+    """Read off its variables which network they are of.
 
     Raises:
         KeyError: If they are of something else.
@@ -63,6 +71,7 @@ def widths(variables: Tree) -> tuple[int, ...]:
         sum(name.endswith("_conv") and name.startswith("down") for name in parameters),
         1,
     )
-    return tuple(
+    widths = tuple(
         parameters[f"down{number}_conv"]["kernel"].shape[-1] for number in range(count)
     )
+    return EvidenceNet(widths, "context" in parameters)

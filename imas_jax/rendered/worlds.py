@@ -17,8 +17,9 @@ from jaxtyping import Float
 from imas_jax.rendered import bodies, sheets, textures
 
 REFERENCE = 240  # height that numbers below are for
-Displacement = Callable[[float], np.ndarray]  # time -> (h, w, 2), pixels
-Gain = Callable[[float], np.ndarray]  # time -> (h, w), a factor
+# Displacement in pixels, and a factor of the brightness or None, of every pixel.
+Stirred = tuple[Float[np.ndarray, "h w 2"], Float[np.ndarray, "h w"] | None]
+Stir = Callable[[float, np.ndarray, np.ndarray], Stirred]  # time, where it looks (x, y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> sheets.Scene:
     unit = size[0] / REFERENCE
     count = int(rng.choice([0, 1, 2, 3, 5], p=[0.06, 0.66, 0.16, 0.06, 0.06]))
     velocity = draw_velocity(rng, unit)
-    follow = float(rng.choice([0.0, rng.uniform(0, 1), rng.uniform(0.85, 1.05)]))
+    chances = [0.0, rng.uniform(0, 1), rng.uniform(0.85, 1.05)]
+    follow = float(rng.choice(chances, p=[0.3, 0.25, 0.45]))
     camera = draw_camera(rng, size, -follow * velocity)
     behind = draw_standing(rng, size, camera, (0.7, 1.8), int(rng.integers(0, 4)))
     moving: list[sheets.Sheet] = []
@@ -113,7 +115,9 @@ def draw_object(
     """Draw an object with its shadow and reflection, seen at time 0."""
     h, w = size
     unit = h / REFERENCE
-    smallest, largest = (20.0, 70.0) if crowd else (35.0, 280.0)
+    smallest, largest = (30.0, 140.0) if crowd else (50.0, 340.0)
+    if rng.random() < 0.35:  # far away
+        smallest, largest = (20.0, 70.0) if crowd else (35.0, 280.0)
     length = unit * np.exp(rng.uniform(np.log(smallest), np.log(largest)))
     parts = bodies.draw_body(rng, length)
     place = np.array([w, h]) * np.clip(rng.normal(0.5, 0.2, 2), 0.05, 0.95)
@@ -195,7 +199,7 @@ def draw_backdrop(
     nearness = _nearness(rng, size, line)
     if rng.random() < 0.2:
         below = np.ones_like(below)  # nothing but water, should there be any
-    stir, shine = _stir(rng, size, below)
+    stir = _stir(rng, size, below, line)
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
 
     def backdrop(time: float) -> Float[np.ndarray, "h w 3"]:
@@ -203,13 +207,14 @@ def draw_backdrop(
         there_x = back[0, 0] * x + back[0, 1] * y + back[0, 2]
         there_y = back[1, 0] * x + back[1, 1] * y + back[1, 2]
         there_x, there_y = x + nearness * (there_x - x), y + nearness * (there_y - y)
+        shine = None
         if stir is not None:
-            offset = stir(time)
+            offset, shine = stir(time, there_x, there_y)
             there_x, there_y = there_x + offset[..., 0], there_y + offset[..., 1]
         seen = cv2.remap(
             image, there_x, there_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
         )
-        return seen if shine is None else seen * shine(time)[..., None]
+        return seen if shine is None else seen * shine[..., None]
 
     return backdrop
 
@@ -229,20 +234,25 @@ def _nearness(
 
 
 def _stir(
-    rng: np.random.Generator, size: tuple[int, int], below: np.ndarray
-) -> tuple[Displacement | None, Gain | None]:
-    """Draw leaves in the wind, or water below the line that ripples and glints.
-
-    Returns:
-        What it does to places and to brightness, by time; None for nothing.
-    """
+    rng: np.random.Generator, size: tuple[int, int], below: np.ndarray, line: np.ndarray
+) -> Stir | None:
+    """Draw leaves in the wind, or water below the line; None for nothing that stirs."""
     chance = rng.random()
-    unit = size[0] / REFERENCE
-    if chance > 0.4:
-        return None, None
-    if chance > 0.22:
-        return _leaves(rng, size, unit), None
+    if chance > 0.45:
+        return None
+    if chance > 0.27:
+        return _leaves(rng, size, size[0] / REFERENCE)
+    if rng.random() < 0.4:
+        return draw_ripples(rng, size, below)
+    return draw_waves(rng, size, below, float(line.min()))
+
+
+def draw_ripples(
+    rng: np.random.Generator, size: tuple[int, int], below: np.ndarray
+) -> Stir:
+    """Draw water seen from above: waves alike everywhere, and glints."""
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    unit = size[0] / REFERENCE
     waves = []
     for _ in range(3):
         length = unit * rng.uniform(8, 50)
@@ -250,39 +260,97 @@ def _stir(
         phase = (x * np.cos(angle) + y * np.sin(angle)) * np.float32(6.283 / length)
         high = unit * np.exp(rng.uniform(np.log(0.1), np.log(2.5)))
         waves.append((phase, rng.uniform(0.2, 2.0), high))
+    glint = _glint(rng, size, below)
 
-    def ripple(time: float) -> np.ndarray:
+    def stir(time: float, x: np.ndarray, y: np.ndarray) -> Stirred:
+        del x, y  # like leaves: not where the camera looks
         total = sum(a * np.sin(p + np.float32(rate * time)) for p, rate, a in waves)
-        return np.stack([0.6 * total * below, total * below], -1).astype(np.float32)
+        offset = np.stack([0.6 * total * below, total * below], -1)
+        return offset.astype(np.float32), 1 + glint(time)
 
-    if rng.random() < 0.4:
-        return ripple, None
+    return stir
+
+
+def draw_waves(
+    rng: np.random.Generator, size: tuple[int, int], below: np.ndarray, horizon: float
+) -> Stir:
+    """Draw waves on a plane that comes closer towards the bottom, and their light.
+
+    What is mirrored shifts with the slope of the waves, and slopes towards the sky are
+    brighter. Long waves run faster, as on deep water; those too short to be seen are
+    not drawn.
+    """
+    unit = size[0] / REFERENCE
+    horizon -= unit * rng.uniform(5, 120)  # of the plane, above where water begins
+    nearest = size[0] - horizon
+    steep = rng.uniform(0.3, 1.0)
+    flat = rng.uniform(0.3, 0.8)  # how low the camera looks over it
+    wind = rng.uniform(0, 2 * np.pi)
+    waves = []
+    for _ in range(int(rng.integers(5, 13))):
+        length = unit * np.exp(rng.uniform(np.log(6), np.log(90)))  # at the bottom
+        angle = wind + rng.normal() * 0.9
+        number = 2 * np.pi / length
+        # Radians a frame; 1 is a wave of 30 px that takes a second or so.
+        rate = rng.uniform(0.7, 1.3) * 0.25 * np.sqrt(30 * unit / length)
+        waves.append(
+            (number * np.cos(angle), number * np.sin(angle), rate, rng.uniform(0, 6.28))
+        )
+    shift = unit * np.exp(rng.uniform(np.log(0.3), np.log(8.0)))
+    strength = rng.uniform(0.0, 0.5)
+    glint = _glint(rng, size, below)
+
+    def stir(time: float, x: np.ndarray, y: np.ndarray) -> Stirred:
+        depth = nearest / np.maximum(y - horizon, 2)  # 1 at the bottom, then more
+        across = depth * (x - size[1] / 2)
+        along = depth * nearest / flat
+        slope = np.zeros((*x.shape, 2), np.float32)
+        for kx, ky, rate, phase in waves:
+            # Radians a pixel of the frame: waves finer than that are not seen.
+            fine = depth * (abs(kx) + abs(ky) * depth / flat)
+            seen = np.clip(1.3 - fine, 0, 1) * steep / len(waves) ** 0.5
+            wave = seen * np.cos(
+                (kx * across + ky * along + (rate * time + phase)).astype(np.float32)
+            )
+            total = np.hypot(kx, ky)
+            slope[..., 0] += kx / total * wave
+            slope[..., 1] += ky / total * wave
+        slope *= below[..., None].astype(np.float32)
+        light = 1 + np.float32(strength) * slope.sum(axis=-1) + glint(time)
+        return np.float32(shift) * slope, light.astype(np.float32)
+
+    return stir
+
+
+def _glint(
+    rng: np.random.Generator, size: tuple[int, int], below: np.ndarray
+) -> Callable[[float], Float[np.ndarray, "h w"]]:
+    """Draw spots of light that come and go on water: a change of its brightness."""
     phases = 20 * np.stack([textures.octaves(rng, size, 5, 0.7) for _ in "ab"])
-    rates, strength = rng.uniform(0.2, 2.0, 2), rng.uniform(0.1, 0.6)
+    rates = rng.uniform(0.2, 2.0, 2)
+    strength = rng.uniform(0.1, 0.8) if rng.random() < 0.6 else 0.0
 
-    def glint(time: float) -> np.ndarray:
+    def glint(time: float) -> Float[np.ndarray, "h w"]:
         first, second = (
             np.sin(p + np.float32(r * time)) for p, r in zip(phases, rates, strict=True)
         )
-        return (1 + strength * below * first * second).astype(np.float32)
+        return np.float32(strength) * first * second * below.astype(np.float32)
 
-    return ripple, glint
+    return glint
 
 
-def _leaves(
-    rng: np.random.Generator, size: tuple[int, int], unit: float
-) -> Displacement:
+def _leaves(rng: np.random.Generator, size: tuple[int, int], unit: float) -> Stir:
     where = textures.octaves(rng, size, 3, 1.0) > rng.uniform(0.3, 0.8)
     weight = cv2.GaussianBlur(where.astype(np.float32), (0, 0), 4 * unit)
     grain = [textures.octaves(rng, size, int(rng.integers(3, 6)), 0.5) for _ in "xyxy"]
     fields = 4 * (np.stack(grain, -1) - 0.5) * weight[..., None]
     strength, rate = unit * rng.uniform(0.2, 1.5), rng.uniform(0.3, 1.5)
 
-    def flutter(time: float) -> np.ndarray:
+    def flutter(time: float, x: np.ndarray, y: np.ndarray) -> Stirred:
+        del x, y  # the wind does not ask where the camera looks
         now, then = np.sin(rate * time), np.cos(rate * time)
-        return np.float32(strength) * (
-            fields[..., :2] * np.float32(now) + fields[..., 2:] * np.float32(then)
-        )
+        field = fields[..., :2] * np.float32(now) + fields[..., 2:] * np.float32(then)
+        return np.float32(strength) * field, None
 
     return flutter
 

@@ -252,6 +252,7 @@ TABLE: dict[str, Row] = {
     "evidence.held_out": (Number("[2, inf)", whole=True), "every so many is watched"),
     "evidence.workers": (_COUNT, "rendering processes; 0 is one a core"),
     "evidence.widths": (Several(_RHYTHM, 2), "channels by scale, finest first"),
+    "evidence.context": (Flag(), "the frame's mean beside the coarsest scale"),
     "evidence.crop": (
         Several(Number("[16, 160]", whole=True), 2, 2),
         "(h, w) of the grid that a step sees",

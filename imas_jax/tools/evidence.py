@@ -89,7 +89,7 @@ def train(
         rendered samples held out.
     """
     how = config.evidence
-    net = EvidenceNet(tuple(how.widths))
+    net = EvidenceNet(tuple(how.widths), how.context)
     optimizer = make_optimizer(how)
     blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
     variables = net.init(jax.random.key(config.seed), blank, False)

@@ -131,6 +131,31 @@ def test_the_packaged_networks_load_and_answer_with_probabilities(estimator):
     assert (found <= 1).all()
 
 
+def test_a_scene_in_a_mirror_and_backwards_in_time_is_seen_like_the_scene():
+    network, frame = evidence.load(WEIGHTS), picture()
+    ahead, behind = shift(3, 1), shift(-3, -1)
+    ahead.flow[40:80, 30:60] += 4
+    behind.flow[40:80, 20:50] -= 4
+    looks = [(ahead, picture(1)), (behind, picture(2)), None, None]
+    seen = evidence.observe(frame, looks)
+    turned = []
+    for motion_there, other in (looks[1], looks[0]):
+        flow, opposite = (
+            field[:, ::-1] * np.float32([-1, 1])
+            for field in (motion_there.flow, motion_there.opposite)
+        )
+        mirror = np.array([[-1.0, 0, GRID[1] - 1], [0, 1, 0], [0, 0, 1]])
+        camera = mirror @ motion_there.homography @ mirror
+        turned.append((evidence.Motion(flow, opposite, camera), other[:, ::-1]))
+    there = evidence.observe(frame[:, ::-1], [*turned, None, None])
+    parts = (seen.looks, seen.camera, seen.scales)
+    mirrored = evidence.mirrored(*(jnp.asarray(part)[None] for part in parts))
+    wanted = (there.looks, there.camera, there.scales)
+    for one, expected in zip(mirrored, wanted, strict=True):
+        np.testing.assert_allclose(one[0], expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(network(seen), network(there)[:, ::-1], atol=1e-3)
+
+
 def test_the_packaged_weights_are_small_and_known_by_their_digests():
     paths = {evidence.weights(estimator) for estimator in ("dis", "raft", "import")}
     assert sum(path.stat().st_size for path in paths) <= 3e6

@@ -130,6 +130,29 @@ def test_the_world_stands_still_under_a_camera_that_does():
         assert sheet.kind == "world"
 
 
+def test_water_stirs_below_its_line_alone_and_otherwise_a_moment_later():
+    rng, below = np.random.default_rng(0), np.zeros(SIZE, np.float32)
+    below[30:] = 1
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
+    for stir in (
+        worlds.draw_ripples(rng, SIZE, below),
+        worlds.draw_waves(rng, SIZE, below, 30.0),
+    ):
+        (offset, light), (later, _) = stir(0.0, x, y), stir(1.0, x, y)
+        assert not offset[:30].any()
+        np.testing.assert_array_equal(light[:30], 1)
+        assert np.ptp(offset[30:]) > 0.01
+        assert np.abs(later - offset)[30:].max() > 0.01
+
+
+def test_waves_stay_where_they_are_in_the_world_when_the_camera_turns():
+    below = np.ones(SIZE, np.float32)
+    stir = worlds.draw_waves(np.random.default_rng(0), SIZE, below, 0.0)
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float32)
+    here, panned = stir(2.0, x, y)[0], stir(2.0, x + 5, y)[0]
+    np.testing.assert_allclose(panned[:, :-5], here[:, 5:], atol=1e-4)
+
+
 def test_near_things_pass_faster_than_far_ones():
     camera = worlds.Camera(
         sheets.Track(np.zeros(2), np.array([2.0, 0.0])),
