@@ -39,6 +39,9 @@ from imas_jax.stages.predictor import inference_size
 SOFT, REFINED = "soft", "refined"
 KINDS = ("otsu", "network")
 SURE = 0.5  # probability above which evidence counts as moving
+# Probability that some pixel of a frame must have, or the CRF is given nothing: it
+# takes the likeliest pixels for certain, however unlikely (`crf.CrfPreset.unary`).
+FAINT = 0.2
 STILL = 1e-4  # share of a clip's pixels that move, below which nothing was found
 NOTHING = "nothing seems to move on its own: its masks are empty or guesses"
 # The channel that is guided; not the first, which `model.still_background` holds still.
@@ -60,7 +63,10 @@ def work(run: Run) -> Output:
     def refined(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
         likely = of_clip(run, clip, refined=False)
         results = crf.refine_many(
-            ((clip.read(t), one) for t, one in enumerate(likely)),
+            (
+                (clip.read(t), one if one.max() >= FAINT else np.zeros_like(one))
+                for t, one in enumerate(likely)
+            ),
             crf.get_preset(config.crf),
             run.config.target.workers,
             run.config.crf.solver,

@@ -1,5 +1,6 @@
 """The motion stage: who says what moves, written once and read by judge and stage 1."""
 
+import cv2
 import numpy as np
 import pytest
 from tiny import tiny_config, write_clip
@@ -155,3 +156,21 @@ def test_a_clip_in_which_nothing_moves_is_told_of(made, tmp_path, caplog):
     assert motion.still(run.values("motion")["moving"]) == ["stone"]
     assert f"stone: {motion.NOTHING}" in caplog.messages
     assert f"stone: {motion.NOTHING}" in list(report.warnings(run))
+
+
+def test_the_crf_makes_nothing_of_a_still_scene_with_noise(tmp_path):
+    """It stretches what it is given to certainty: of a hundredth too."""
+    folder, rng = tmp_path / "stone", np.random.default_rng(0)
+    write_clip(folder, frames=1, size=(96, 128))
+    scene = cv2.imread(str(folder / "00000.png")).astype(float)
+    for t in range(6):
+        noisy = np.clip(scene + rng.normal(0, 2, scene.shape), 0, 255)
+        cv2.imwrite(str(folder / f"{t:05d}.png"), noisy.astype(np.uint8))
+    config = tiny_config(folder, tmp_path / "run")
+    config.motion.update({"evidence": "network", "crf": "authors_post:iterations=2"})
+    run = Run(config.lock(), protocol.STAGES)
+    run.make("motion")
+    clip = clip_of(run)
+    assert max(one.max() for one in motion.of_clip(run, clip, refined=False)) > 0
+    assert not any(one.any() for one in motion.of_clip(run, clip))
+    assert motion.still(run.values("motion")["moving"]) == ["stone"]
