@@ -291,7 +291,7 @@ def draw_waves(
         length = unit * np.exp(rng.uniform(np.log(6), np.log(90)))  # at the bottom
         angle = wind + rng.normal() * 0.9
         number = 2 * np.pi / length
-        # Radians a frame; 1 is a wave of 30 px that takes a second or so.
+        # Radians a frame: a wave of 30 px passes in about 25 frames.
         rate = rng.uniform(0.7, 1.3) * 0.25 * np.sqrt(30 * unit / length)
         waves.append(
             (number * np.cos(angle), number * np.sin(angle), rate, rng.uniform(0, 6.28))
