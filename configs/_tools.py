@@ -24,6 +24,7 @@ def evidence() -> ConfigDict:
             "clips": 3600,  # rendered; one sample each
             "held_out": 25,  # every so many is not trained on but watched
             "workers": 0,  # rendering processes; 0 is one a core
+            "init": "",  # weights to start from, whose shape is kept; "" is random
             "widths": (8, 24, 48, 96, 128),  # channels by scale, finest first
             "context": True,  # two more layers at the coarsest, with the frame's mean
             "crop": (96, 144),  # (h, w) on the grid, whose short side is 120

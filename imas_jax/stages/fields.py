@@ -183,6 +183,7 @@ TABLE: dict[str, Row] = {
     "discover.motion_weight": (_WEIGHT, "of equation 6; 0 reads no flow"),
     "discover.evidence_weight": (_WEIGHT, "of the motion evidence in stage 1"),
     "motion.evidence": (Word(motion.KINDS), "who says what moves on its own"),
+    "motion.also": (Word(("", motion.ALSO)), "an estimator whose flow is seen besides"),
     "motion.crf": (_CRF, "a CRF preset over the network's evidence; '' is none"),
     "motion.border_contact": (_WEIGHT, "of refined parts that go; 0 keeps all"),
     "align.score": (Word(tuple(align.PARTS)), "the judge of channels"),
@@ -251,6 +252,7 @@ TABLE: dict[str, Row] = {
     "evidence.clips": (Number("[2, inf)", whole=True), "rendered"),
     "evidence.held_out": (Number("[2, inf)", whole=True), "every so many is watched"),
     "evidence.workers": (_COUNT, "rendering processes; 0 is one a core"),
+    "evidence.init": (Text(), "a file of weights that training starts from"),
     "evidence.widths": (Several(_RHYTHM, 2), "channels by scale, finest first"),
     "evidence.context": (Flag(), "the frame's mean beside the coarsest scale"),
     "evidence.crop": (

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.conventions import Tree
 from imas_jax.flow import estimators, evidence
-from imas_jax.models.evidence_net import EvidenceNet
+from imas_jax.models.evidence_net import EvidenceNet, network_of
 from imas_jax.progress import progress
 from imas_jax.rendered import samples
 from imas_jax.runs.records import digest
@@ -40,11 +40,12 @@ def work(run: Run) -> Output:
     """Render, train, and write the weights and the training curve."""
     config = run.config
     folder = run.folder("evidence")
+    first = begin(config)  # before rendering: a wrong file is told at once
     paths = render(config, folder / "samples")
     everything = [samples.read(path) for path in paths]
     held_out = everything[:: config.evidence.held_out]
     trained = [s for n, s in enumerate(everything) if n % config.evidence.held_out]
-    variables, curve = train(config, trained, held_out)
+    variables, curve = train(config, first, trained, held_out)
     path = folder / evidence.weights(config.flow.estimator).name
     evidence.write_weights(path, variables)
     (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n")
@@ -77,22 +78,35 @@ def render(config: ConfigDict, folder: Path) -> list[Path]:
     return paths
 
 
+def begin(config: ConfigDict) -> Tree:
+    """Return a network's first variables: random, or those of `evidence.init`.
+
+    Raises:
+        UserError: If that file is missing or holds something else.
+    """
+    how = config.evidence
+    if how.init:
+        return jax.device_put(evidence.read_weights(Path(how.init)))
+    net = EvidenceNet(tuple(how.widths), how.context)
+    blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
+    return net.init(jax.random.key(config.seed), blank, False)
+
+
 def train(
     config: ConfigDict,
+    variables: Tree,
     trained: Sequence[samples.Sample],
     held_out: Sequence[samples.Sample],
 ) -> tuple[Tree, list[dict[str, float]]]:
-    """Train from random weights.
+    """Train from given variables.
 
     Returns:
         Averaged variables, and every `log_every` steps the losses and the mean J on the
         rendered samples held out.
     """
     how = config.evidence
-    net = EvidenceNet(tuple(how.widths), how.context)
+    net = network_of(variables)
     optimizer = make_optimizer(how)
-    blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
-    variables = net.init(jax.random.key(config.seed), blank, False)
     state = start(variables, optimizer)
     step = make_step(net, optimizer, how)
     batches = _batches(trained, config)
@@ -148,8 +162,9 @@ def loss(
 
 def make_optimizer(how: ConfigDict) -> optax.GradientTransformation:
     """Build the optimiser of `config.evidence`."""
+    warm_up = min(how.warm_up, how.steps - 1)  # a short trial run has fewer steps
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, how.learning_rate, how.warm_up, how.steps, 1e-5
+        0.0, how.learning_rate, warm_up, how.steps, 1e-5
     )
     return optax.chain(
         optax.clip_by_global_norm(1.0),

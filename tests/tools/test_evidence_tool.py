@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import motion
+from imas_jax import errors
 from imas_jax.flow import evidence
 from imas_jax.protocol import STAGES, TOOLS, goal
 from imas_jax.rendered import samples
@@ -95,3 +96,24 @@ def test_frames_without_an_object_count_in_the_cross_entropy_alone():
     _, metrics = training.loss(jnp.full((1, 8, 8), 3.0), nothing, 0.5)
     assert metrics["dice"] == 0
     assert metrics["cross_entropy"] > 3
+
+
+def test_training_goes_on_from_given_weights_of_any_shape(trained, tmp_path):
+    given = trained / "evidence/evidence.npz"
+    config = small(tmp_path)
+    paths = sorted((trained / "evidence").glob("samples/*/*.npz"))
+    found = [samples.read(path) for path in paths]
+    config.evidence.update({"init": str(given), "widths": (3, 5, 7), "steps": 1})
+    config.evidence.learning_rate = 1e-12
+    on, _ = training.train(config, training.begin(config), found[1:], found[:1])
+    before = evidence.read_weights(given)
+    kernel = np.asarray(on["params"]["down1_conv"]["kernel"])
+    np.testing.assert_allclose(kernel, before["params"]["down1_conv"]["kernel"])
+
+
+def test_a_run_that_starts_from_no_file_is_refused(tmp_path):
+    config = small(tmp_path)
+    config.evidence.init = str(tmp_path / "none.npz")
+    with pytest.raises(errors.UserError, match=r"none\.npz"):
+        make(config)
+    assert not list(tmp_path.rglob("samples"))
