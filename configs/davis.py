@@ -112,6 +112,7 @@ def motion() -> ConfigDict:
             # otsu (the motion baseline: flow less homography, Otsu's threshold) |
             # network (ours, trained on rendered clips: configs/motion.py)
             "evidence": "otsu",
+            "also": "",  # dis (ours): also of DIS's flow, beside another estimator's
             "crf": "",  # a preset that refines the network's evidence; "" is none
             # Pixels on the frame's border, over the root of its area, from which on a
             # part of the refined evidence goes beside a clear one; 0: none

@@ -33,7 +33,8 @@ def get_config() -> ConfigDict:
     _small.network(config)
     config.data.update({"size": (-1, -1), "cuts": "find", "frames": -1})
     config.flow.update({"gaps": (-1,), "size": -1})
-    config.motion.update({"evidence": "network", "crf": CRF, "border_contact": 0.25})
+    config.motion.update({"evidence": "network", "also": "dis", "crf": CRF})
+    config.motion.border_contact = 0.25
     config.discover.update({"motion_weight": 0.0, "evidence_weight": 1.0, "ema": 0.9})
     config.refine.update({"motion_weight": 0.0, "positive_weight": 1.0, "ema": 0.9})
     config.model.channels = 2  # the object and the rest

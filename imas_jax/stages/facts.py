@@ -18,7 +18,7 @@ from imas_jax.flow import evidence as evidences
 from imas_jax.models import named
 from imas_jax.runs import restoring
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, features, frozen, inputs
+from imas_jax.stages import align, features, frozen, inputs, motion
 
 Facts = Mapping[str, Callable[[Run], Any]]
 
@@ -71,7 +71,7 @@ def evidence(run: Run) -> str:
     config = run.config
     if config.motion.evidence != "network":
         return ""
-    network = evidences.digest(evidences.weights(config.flow.estimator))
+    network = "+".join(map(evidences.digest, motion.networks(config)))
     return network + (config.crf.solver if config.motion.crf else "")
 
 

@@ -54,7 +54,7 @@ def run(
     folder: Path,
     share: shares.Share = shares.ALONE,
 ) -> dict[str, Any]:
-    """Compute every flow file that is missing, damaged or stale.
+    """Compute every flow file that is missing, damaged or stale, and look at them.
 
     Args:
         config: The whole config; `flow` and `data.size` matter.
@@ -68,6 +68,23 @@ def run(
     Raises:
         UserError: If a frame or the disk fails; what is written stays valid.
     """
+    computed = complete(config, clips, folder, share)
+    target = flow_folder(config, folder)
+    summary = summarise(target, clips, config.flow.gaps)
+    summary["computed"] = computed
+    if config.flow.export and share.index == 0:
+        summary["export"] = str(flow_export.export(config.flow, target, clips))
+        summary["exported"] = config.flow.export
+    return summary
+
+
+def complete(
+    config: ConfigDict,
+    clips: Sequence[clips_lib.Clip],
+    folder: Path,
+    share: shares.Share = shares.ALONE,
+) -> int:
+    """Compute what `run` does; return how many pairs that were, of all processes."""
     target = flow_folder(config, folder)
     importer = None
     if config.flow.estimator == "import":
@@ -89,13 +106,7 @@ def run(
         done = _compute(config, target, todo, importer)
     for _ in share.progress(done, len(todo), "flow", "pair"):
         pass
-    computed = sum(share.gather(len(todo)))  # so all have arrived
-    summary = summarise(target, clips, config.flow.gaps)
-    summary["computed"] = computed
-    if config.flow.export and index == 0:
-        summary["export"] = str(flow_export.export(config.flow, target, clips))
-        summary["exported"] = config.flow.export
-    return summary
+    return sum(share.gather(len(todo)))  # so all have arrived
 
 
 def is_intact(

@@ -3,9 +3,11 @@
 `motion.evidence` names who says it. `otsu`: the motion baseline, Otsu's threshold of
 the flow that no homography explains; it is read off the flow files and this stage
 writes nothing. `network` (ours): the network of `flow/evidence.py`, trained on rendered
-clips; its probabilities are written once, for all stages that read them. With
-`motion.crf` (ours) the image has its say at once: they are refined as stage 2's targets
-are, and it is the refined ones that later stages read.
+clips; its probabilities are written once, for all stages that read them. Where flow is
+not DIS's, `motion.also` (ours) takes the mean with what DIS's flow shows the network
+that knows it: estimators err in different places. With `motion.crf` (ours) the image
+has its say at once: they are refined as stage 2's targets are, and it is the refined
+ones that later stages read.
 
 The evidence judges channels (`stages/align.py`) and, where `discover.evidence_weight`
 is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1 is
@@ -14,23 +16,28 @@ pulled to it, so that which channel takes the object is not left to chance.
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from absl import logging
 from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
 
 from imas_jax.appearance import crf, parts
 from imas_jax.data.clips import Clip
 from imas_jax.flow import evidence
+from imas_jax.flow.files import FlowFolder
 from imas_jax.models.imas import mask_size
 from imas_jax.runs.records import digest
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import (
+    flow,
     frozen,
     inputs,
     motion_baseline,
     motion_evidence,
+    settle,
     shares,
     soft_masks,
 )
@@ -38,6 +45,7 @@ from imas_jax.stages.predictor import inference_size
 
 SOFT, REFINED = "soft", "refined"
 KINDS = ("otsu", "network")
+ALSO = "dis"
 SURE = 0.5  # probability above which evidence counts as moving
 # Probability that some pixel of a frame must have, or the CRF is given nothing: it
 # takes the likeliest pixels for certain, however unlikely (`crf.CrfPreset.unary`).
@@ -50,15 +58,21 @@ GUIDED = 1
 
 def work(run: Run) -> Output:
     """Write the network's evidence of all clips that have none yet."""
-    flow, config = run.result("flow")["identity"], run.config.motion
+    made, config = run.result("flow")["identity"], run.config.motion
     if config.evidence != "network":
-        return Output(flow, {})
-    weights = evidence.weights(run.config.flow.estimator)
-    network, folder = evidence.load(weights), inputs.flow(run)
+        return Output(made, {})
+    weights = networks(run.config)
+    clips, share = run.clips.for_training(run.config), shares.every()
+    flows = [inputs.flow(run)]
+    if len(weights) > 1:
+        flows.append(_other_flow(run, clips, share))
+    witnesses = [(evidence.load(w), f) for w, f in zip(weights, flows, strict=True)]
 
     def found(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
-        for one in motion_evidence.of_clip(network, folder, clip, run.config.flow.gaps):
-            yield _to_grid(one)  # on which it was computed
+        gaps = run.config.flow.gaps
+        told = (motion_evidence.of_clip(*one, clip, gaps) for one in witnesses)
+        for likely in zip(*told, strict=True):
+            yield _to_grid(np.mean(likely, axis=0))  # on which they were computed
 
     def refined(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
         likely = of_clip(run, clip, refined=False)
@@ -76,7 +90,6 @@ def work(run: Run) -> Output:
             for result in results
         )
 
-    clips, share = run.clips.for_training(run.config), shares.every()
     mine = share.of(clips)
     to = run.workdir / "motion" / SOFT
     soft_masks.write_all(to, mine, _one_by_one(found), "evidence", share)
@@ -88,9 +101,24 @@ def work(run: Run) -> Output:
     moving = {clip.name: told[clip.name] for clip in clips}
     for name in still(moving):
         logging.warning("%s: %s", name, NOTHING)
-    values = {"network": evidence.digest(weights), "crf": config.crf}
+    values = {"network": "+".join(map(evidence.digest, weights)), "crf": config.crf}
     values["border_contact"] = config.border_contact
-    return Output(digest([flow, values]), {**values, "moving": moving})
+    return Output(digest([made, values]), {**values, "moving": moving})
+
+
+def networks(config: ConfigDict) -> list[Path]:
+    """Return the weights of the networks that `motion.evidence=network` asks."""
+    estimators = [config.flow.estimator, config.motion.also]
+    return [evidence.weights(name) for name in dict.fromkeys(filter(None, estimators))]
+
+
+def _other_flow(run: Run, clips: Sequence[Clip], share: shares.Share) -> FlowFolder:
+    """Compute the flow of `motion.also` beside the run's own; return where it lies."""
+    config, folder = run.config.copy_and_resolve_references(), run.workdir / "flow"
+    size = settle.dis_sees_at(clip.size for clip in clips)
+    config.flow.update({"estimator": config.motion.also, "size": size})
+    flow.complete(config, clips, folder, share)
+    return flow.flow_folder(config, folder)
 
 
 def _one_by_one(
@@ -142,8 +170,8 @@ def opened(
             return cv2.resize(whole, clip.size[::-1], interpolation=cv2.INTER_LINEAR)
 
         return one
-    flow, gap = inputs.flow(run), run.config.flow.gaps[0]
-    return lambda t: motion_baseline.read(flow, clip, t, gap).astype(np.float32)
+    read_from, gap = inputs.flow(run), run.config.flow.gaps[0]
+    return lambda t: motion_baseline.read(read_from, clip, t, gap).astype(np.float32)
 
 
 def guides(run: Run) -> list[UInt8[np.ndarray, "_ _ _"]]:

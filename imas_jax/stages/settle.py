@@ -11,7 +11,7 @@ as in DAVIS, no weights) gets what benchmarks/results/video.md was measured with
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -365,14 +365,18 @@ def _gaps(facts: Facts, several: bool) -> Choice:
 
 
 def _flow_size(config: ConfigDict, facts: Facts) -> Choice:
-    shortest = min(min(size) for size in facts.sizes)
     if config.flow.estimator != "dis":
         return Choice(
             "flow.size", 0, f"{config.flow.estimator} sees frames as they are"
         )
-    if shortest >= ENLARGED:
+    if not (size := dis_sees_at(facts.sizes)):
         return Choice("flow.size", 0, "frames are large enough for flow")
-    return Choice("flow.size", ENLARGED, "DIS finds more on enlarged frames")
+    return Choice("flow.size", size, "DIS finds more on enlarged frames")
+
+
+def dis_sees_at(sizes: Iterable[tuple[int, int]]) -> int:
+    """Return the `flow.size` at which DIS sees frames of these sizes best."""
+    return ENLARGED if min(map(min, sizes)) < ENLARGED else 0
 
 
 def _is_open(value: Any) -> bool:

@@ -9,7 +9,7 @@ from imas_jax import protocol
 from imas_jax.appearance import crf
 from imas_jax.evaluation import metrics
 from imas_jax.runs.run import Run
-from imas_jax.stages import align, evaluate, facts, motion, report
+from imas_jax.stages import align, evaluate, facts, motion, report, settle
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +174,31 @@ def test_the_crf_makes_nothing_of_a_still_scene_with_noise(tmp_path):
     assert max(one.max() for one in motion.of_clip(run, clip, refined=False)) > 0
     assert not any(one.any() for one in motion.of_clip(run, clip))
     assert motion.still(run.values("motion")["moving"]) == ["stone"]
+
+
+def test_beside_imported_flow_the_mean_is_taken_with_what_dis_shows(made, tmp_path):
+    _, runs = made
+    config = runs["network"].config.copy_and_resolve_references().unlock()
+    config.flow.update({"root": "", "export": "flo", "size": settle.ENLARGED})
+
+    def soft(name, **changes):
+        own = config.copy_and_resolve_references()
+        own.workdir = str(tmp_path / name)
+        for section, values in changes.items():
+            own[section].update(values)
+        run = Run(own.lock(), protocol.STAGES)
+        run.make("motion")
+        return run, np.stack(list(motion.of_clip(run, clip_of(run))))
+
+    run, dis = soft("dis")  # also of DIS's flow: it has no other
+    assert len(motion.networks(run.config)) == 1
+    flow = {"estimator": "import", "size": 0, "export": ""}
+    flow["source"] = run.values("flow")["export"]
+    _, alone = soft("alone", flow=flow, motion={"also": ""})
+    both_run, both = soft("both", flow=flow, motion={"also": "dis"})
+    assert np.abs(dis - alone).max() > 0.05  # two networks
+    np.testing.assert_allclose(both, (dis + alone) / 2, atol=2e-3)
+    assert facts.evidence(both_run).count("+") == 1
+    # The run's own flow is what all else reads, as without it.
+    assert both_run.values("flow")["digest"].startswith("import-")
+    assert both_run.values("flow")["computed"] == len(both) - 1
