@@ -24,11 +24,10 @@ def evidence() -> ConfigDict:
             "clips": 3600,  # rendered; one sample each
             "held_out": 25,  # every so many is not trained on but watched
             "workers": 0,  # rendering processes; 0 is one a core
-            "init": "",  # weights to start from, whose shape is kept; "" is random
             "widths": (8, 24, 48, 96, 128),  # channels by scale, finest first
             "context": True,  # two more layers at the coarsest, with the frame's mean
             "crop": (96, 144),  # (h, w) on the grid, whose short side is 120
-            "steps": 6000,
+            "steps": (6000, 16_000),  # of each network whose mean is taken
             "batch_size": 8,
             "learning_rate": 3e-3,  # Adam, cosine to nothing after `warm_up` steps
             "warm_up": 50,

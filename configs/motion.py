@@ -4,13 +4,13 @@ r"""The motion evidence: what makes the weights in imas_jax/flow.
     python -m imas_jax.main --config=configs/motion.py \
         --config.flow.estimator=raft --config.flow.weights=raft-small.pth \
         --config.flow.iterations=12 --config.flow.size=0 \
-        --config.evidence.clips=400 --config.evidence.steps=1000 \
+        --config.evidence.clips=400 "--config.evidence.steps=(1000,)" \
         --config.evidence.context=False                            # evidence_raft.npz
 
-Renders clips, estimates their flow, and trains the small network that says what moves
+Renders clips, estimates their flow, and trains the small networks that say what moves
 on its own. Nothing is downloaded and nobody annotated anything: the masks are known
-because the clips are rendered. Weights are written to runs/motion/evidence/; about one
-hour on two CPU cores. What they are worth: benchmarks/results/evidence.md.
+because the clips are rendered. Weights are written to runs/motion/evidence/; an hour
+and a half on two CPU cores. What they are worth: benchmarks/results/evidence.md.
 """
 
 from ml_collections import ConfigDict

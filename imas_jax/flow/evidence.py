@@ -31,6 +31,7 @@ SHORT_SIDE = 120  # of the grid
 OFFSETS = (1, -1, 3, -3)  # of the frames looked at; a neighbour's twin is at number ^ 1
 LOOK = 4  # channels of a look: flow less camera x and y, round trip, change of colour
 LEAST = 0.3  # px: what moves less is mostly the flow's error
+SCALE = ".scale"  # ends the name of what a stored kernel is multiplied by
 CHANNELS = len(OFFSETS) * (LOOK + 1) + 3  # of what the network reads, see `features`
 
 
@@ -250,26 +251,33 @@ def mirrored(
 
 
 class Network:
-    """The trained network: observations in, probabilities out.
+    """Trained networks: observations in, the mean of their probabilities out.
 
-    A frame is seen twice, the second time `mirrored`, and the mean is taken: the
-    evidence alone gains 0.8 points of J by it (docs/experiments.md). Compiles once a
-    grid size. Safe to call from several threads.
+    Each sees a frame twice, the second time `mirrored`. What the mean of two networks
+    is worth, and of the mirror: docs/experiments.md. Compiles once a grid size. Safe to
+    call from several threads.
 
     Args:
-        variables: Of an `EvidenceNet`, as `read_weights` gives them.
+        members: Variables of an `EvidenceNet` each, as `read_weights` gives them.
+
+    Attributes:
+        count: How many they are.
     """
 
-    def __init__(self, variables: conventions.Tree):
-        net = evidence_net.network_of(variables)
+    def __init__(self, members: Sequence[conventions.Tree]):
+        self.count = len(members)
 
         def probability(*observed: Array) -> Array:
             seen = [jnp.asarray(part)[None] for part in observed]
             views = zip(seen, mirrored(*seen), strict=True)
-            both = [jnp.concatenate(view) for view in views]
-            logits = jnp.asarray(net.apply(variables, features(*both), False))
-            there, mirror = jax.nn.sigmoid(logits)
-            return (there + mirror[:, ::-1]) / 2
+            both = features(*(jnp.concatenate(view) for view in views))
+            total = jnp.zeros(both.shape[1:3])
+            for variables in members:
+                net = evidence_net.network_of(variables)
+                logits = jnp.asarray(net.apply(variables, both, False))
+                there, mirror = jax.nn.sigmoid(logits)
+                total += (there + mirror[:, ::-1]) / 2
+            return total / self.count
 
         self._probability = jax.jit(probability)
 
@@ -294,7 +302,7 @@ def weights(estimator: str) -> Path:
 
 
 def load(path: Path) -> Network:
-    """Open a network that configs/motion.py made, such as a packaged one.
+    """Open networks that configs/motion.py made, such as the packaged ones.
 
     Raises:
         UserError: If the file is missing, damaged, or holds something else.
@@ -302,32 +310,45 @@ def load(path: Path) -> Network:
     return Network(read_weights(path))
 
 
-def write_weights(path: Path, variables: conventions.Tree) -> None:
-    """Store a network's variables: kernels as float16, all else as float32."""
-    flat = flax.traverse_util.flatten_dict(variables, sep="/")
-    short = {
-        name: np.asarray(leaf, np.float16 if name.endswith("kernel") else np.float32)
-        for name, leaf in flat.items()
-    }
+def write_weights(path: Path, members: Sequence[conventions.Tree]) -> None:
+    """Store the variables of networks, kernels in a quarter of their size.
+
+    Kernels become int8, with a float32 scale for each channel that they give; all else
+    is float32. Names begin with the network's number.
+    """
+    stored = {}
+    numbered = {str(number): variables for number, variables in enumerate(members)}
+    for name, leaf in flax.traverse_util.flatten_dict(numbered, sep="/").items():
+        stored[name] = np.asarray(leaf, np.float32)
+        if name.endswith("kernel"):
+            largest = np.abs(stored[name]).max(axis=tuple(range(leaf.ndim - 1)))
+            scale = np.maximum(largest, np.finfo(np.float32).tiny) / 127
+            stored[name] = np.rint(stored[name] / scale).astype(np.int8)
+            stored[name + SCALE] = scale
     with path.open("wb") as file:
-        np.savez(file, **short)  # type: ignore[arg-type]  # names, not options
+        np.savez(file, **stored)  # type: ignore[arg-type]  # names, not options
 
 
-def read_weights(path: Path) -> conventions.Tree:
-    """Read a network's variables, float32.
+def read_weights(path: Path) -> list[conventions.Tree]:
+    """Read the variables of a file's networks, float32.
 
     Raises:
         UserError: If the file is missing, damaged, or holds something else.
     """
     try:
         flat = files.read_npz(path)
-        tree = flax.traverse_util.unflatten_dict(
-            {name: leaf.astype(np.float32) for name, leaf in flat.items()}, sep="/"
-        )
-        wanted = evidence_net.template(evidence_net.network_of(tree), CHANNELS)
-        if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, wanted):
-            raise ValueError("arrays of another network")
-        return tree
+        whole = {
+            name: leaf.astype(np.float32) * flat.get(name + SCALE, np.float32(1))
+            for name, leaf in flat.items()
+            if not name.endswith(SCALE)
+        }
+        numbered = flax.traverse_util.unflatten_dict(whole, sep="/")
+        members = [numbered[str(number)] for number in range(len(numbered))]
+        for tree in members:
+            wanted = evidence_net.template(evidence_net.network_of(tree), CHANNELS)
+            if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, wanted):
+                raise ValueError("arrays of another network")
+        return members
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.UserError(
             f"{path} is no file of the motion evidence ({error})",

@@ -4,8 +4,8 @@
 the flow that no homography explains; it is read off the flow files and this stage
 writes nothing. `network` (ours): the network of `flow/evidence.py`, trained on rendered
 clips; its probabilities are written once, for all stages that read them. Where flow is
-not DIS's, `motion.also` (ours) takes the mean with what DIS's flow shows the network
-that knows it: estimators err in different places. With `motion.crf` (ours) the image
+not DIS's, `motion.also` (ours) takes the mean with what DIS's flow shows the networks
+that know it: estimators err in different places. With `motion.crf` (ours) the image
 has its say at once: they are refined as stage 2's targets are, and it is the refined
 ones that later stages read.
 
@@ -67,12 +67,14 @@ def work(run: Run) -> Output:
     if len(weights) > 1:
         flows.append(_other_flow(run, clips, share))
     witnesses = [(evidence.load(w), f) for w, f in zip(weights, flows, strict=True)]
+    counts = [network.count for network, _ in witnesses]
 
     def found(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
         gaps = run.config.flow.gaps
         told = (motion_evidence.of_clip(*one, clip, gaps) for one in witnesses)
         for likely in zip(*told, strict=True):
-            yield _to_grid(np.mean(likely, axis=0))  # on which they were computed
+            mean = np.average(np.stack(likely), axis=0, weights=counts)
+            yield _to_grid(mean.astype(np.float32))  # on which they were computed
 
     def refined(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm 1"]]:
         likely = of_clip(run, clip, refined=False)

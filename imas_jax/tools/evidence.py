@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from imas_jax.conventions import Tree
 from imas_jax.flow import estimators, evidence
-from imas_jax.models.evidence_net import EvidenceNet, network_of
+from imas_jax.models.evidence_net import EvidenceNet
 from imas_jax.progress import progress
 from imas_jax.rendered import samples
 from imas_jax.runs.records import digest
@@ -40,14 +40,17 @@ def work(run: Run) -> Output:
     """Render, train, and write the weights and the training curve."""
     config = run.config
     folder = run.folder("evidence")
-    first = begin(config)  # before rendering: a wrong file is told at once
     paths = render(config, folder / "samples")
     everything = [samples.read(path) for path in paths]
     held_out = everything[:: config.evidence.held_out]
     trained = [s for n, s in enumerate(everything) if n % config.evidence.held_out]
-    variables, curve = train(config, first, trained, held_out)
+    members, curve = [], []
+    for number, steps in enumerate(config.evidence.steps):
+        variables, rows = train(config, steps, trained, held_out)
+        members.append(variables)
+        curve += [{"network": number, **row} for row in rows]
     path = folder / evidence.weights(config.flow.estimator).name
-    evidence.write_weights(path, variables)
+    evidence.write_weights(path, members)
     (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n")
     return Output(evidence.digest(path), {"weights": str(path), "curve": curve})
 
@@ -78,43 +81,31 @@ def render(config: ConfigDict, folder: Path) -> list[Path]:
     return paths
 
 
-def begin(config: ConfigDict) -> Tree:
-    """Return a network's first variables: random, or those of `evidence.init`.
-
-    Raises:
-        UserError: If that file is missing or holds something else.
-    """
-    how = config.evidence
-    if how.init:
-        return jax.device_put(evidence.read_weights(Path(how.init)))
-    net = EvidenceNet(tuple(how.widths), how.context)
-    blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
-    return net.init(jax.random.key(config.seed), blank, False)
-
-
 def train(
     config: ConfigDict,
-    variables: Tree,
+    steps: int,
     trained: Sequence[samples.Sample],
     held_out: Sequence[samples.Sample],
 ) -> tuple[Tree, list[dict[str, float]]]:
-    """Train from given variables.
+    """Train a network from random weights.
 
     Returns:
         Averaged variables, and every `log_every` steps the losses and the mean J on the
         rendered samples held out.
     """
     how = config.evidence
-    net = network_of(variables)
-    optimizer = make_optimizer(how)
+    net = EvidenceNet(tuple(how.widths), how.context)
+    optimizer = make_optimizer(how, steps)
+    blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
+    variables = net.init(jax.random.key(config.seed), blank, False)
     state = start(variables, optimizer)
     step = make_step(net, optimizer, how)
     batches = _batches(trained, config)
     curve, since = [], []
-    for number in progress(range(1, how.steps + 1), how.steps, "evidence", "step"):
+    for number in progress(range(1, steps + 1), steps, "evidence", "step"):
         state, metrics = step(state, next(batches))
         since.append(metrics)
-        if number % how.log_every == 0 or number == how.steps:
+        if number % how.log_every == 0 or number == steps:
             means = {k: float(np.mean([m[k] for m in since])) for k in since[0]}
             means |= {"step": number, "jaccard": jaccard(state[2], held_out)}
             curve.append(means)
@@ -133,7 +124,7 @@ def train(
 
 def jaccard(variables: Tree, held_out: Sequence[samples.Sample]) -> float:
     """Return the mean J on samples, on the grid; two empty masks score 1."""
-    network, scores = evidence.Network(variables), []
+    network, scores = evidence.Network([variables]), []
     for sample in held_out:
         seen = evidence.Observation(
             sample.looks.astype(np.float32),
@@ -160,11 +151,11 @@ def loss(
     return entropy + dice_weight * dice, {"cross_entropy": entropy, "dice": dice}
 
 
-def make_optimizer(how: ConfigDict) -> optax.GradientTransformation:
-    """Build the optimiser of `config.evidence`."""
-    warm_up = min(how.warm_up, how.steps - 1)  # a short trial run has fewer steps
+def make_optimizer(how: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """Build the optimiser of `config.evidence` for so many steps."""
+    warm_up = min(how.warm_up, steps - 1)  # a short trial run has fewer steps
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, how.learning_rate, warm_up, how.steps, 1e-5
+        0.0, how.learning_rate, warm_up, steps, 1e-5
     )
     return optax.chain(
         optax.clip_by_global_norm(1.0),

@@ -165,11 +165,22 @@ def test_the_packaged_weights_are_small_and_known_by_their_digests():
 
 
 def test_weights_survive_a_round_trip(tmp_path):
-    variables = evidence.read_weights(WEIGHTS)
-    evidence.write_weights(tmp_path / "again.npz", variables)
+    members = evidence.read_weights(WEIGHTS)
+    evidence.write_weights(tmp_path / "again.npz", members)
     again = evidence.Network(evidence.read_weights(tmp_path / "again.npz"))
     seen = evidence.observe(picture(), [(shift(2), picture(1)), None, None, None])
     np.testing.assert_array_equal(again(seen), evidence.load(WEIGHTS)(seen))
+
+
+def test_what_is_said_is_the_mean_of_the_networks():
+    seen = evidence.observe(picture(), [(shift(2), picture(1)), None, None, None])
+    members = evidence.read_weights(WEIGHTS)
+    assert len(members) > 1
+    each = [evidence.Network([one])(seen) for one in members]
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    np.testing.assert_allclose(
+        evidence.load(WEIGHTS)(seen), np.mean(each, axis=0), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "foreign"])
@@ -202,6 +213,6 @@ def both_scores(number):
     otsu = motion.motion_mask(cv2.resize(flow, size[::-1]), homography)
     union = np.count_nonzero(otsu | take.mask)
     baseline = np.count_nonzero(otsu & take.mask) / union if union else 1.0
-    variables = evidence.read_weights(WEIGHTS)
+    members = evidence.read_weights(WEIGHTS)
     sample = samples.make(estimator, seed, number)
-    return baseline, training.jaccard(variables, [sample])
+    return baseline, np.mean([training.jaccard(one, [sample]) for one in members])
