@@ -322,7 +322,7 @@ def test_the_evidence_networks_step_is_for_accelerators(programs):
     looks = evidence.LOOK * len(evidence.OFFSETS)
     net = EvidenceNet((4, 4))
     blank = np.zeros((1, 24, 32, evidence.CHANNELS), "f4")
-    optimizer = evidence_tool.make_optimizer(config)
+    optimizer = evidence_tool.make_optimizer(config, 3)
     state = evidence_tool.start(variables_of(net, blank, train=False), optimizer)
     shapes = ((24, 32, looks), (24, 32, 2), (len(evidence.OFFSETS),), (24, 32))
     batch = tuple(np.zeros((2, *shape), "f4") for shape in shapes)
