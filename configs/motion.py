@@ -9,8 +9,8 @@ r"""The motion evidence: what makes the weights in imas_jax/flow.
 
 Renders clips, estimates their flow, and trains the small networks that say what moves
 on its own. Nothing is downloaded and nobody annotated anything: the masks are known
-because the clips are rendered. Weights are written to runs/motion/evidence/; an hour
-and a half on two CPU cores. What they are worth: benchmarks/results/evidence.md.
+because the clips are rendered. Weights are written to runs/motion/evidence/; what they
+are worth, and how long they take: benchmarks/results/evidence.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,12 @@
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imas_jax import errors
 from imas_jax.flow import estimators, evidence, files, motion
+from imas_jax.models import evidence_net
 from imas_jax.rendered import film, samples
 from imas_jax.tools import evidence as training
 
@@ -170,6 +172,22 @@ def test_weights_survive_a_round_trip(tmp_path):
     again = evidence.Network(evidence.read_weights(tmp_path / "again.npz"))
     seen = evidence.observe(picture(), [(shift(2), picture(1)), None, None, None])
     np.testing.assert_array_equal(again(seen), evidence.load(WEIGHTS)(seen))
+
+
+def test_stored_kernels_are_off_by_half_a_step_and_all_else_is_exact(tmp_path):
+    rng = np.random.default_rng(0)
+    template = evidence_net.template(
+        evidence_net.EvidenceNet((2, 4)), evidence.CHANNELS
+    )
+    given = jax.tree.map(lambda one: rng.normal(size=one.shape), template)
+    evidence.write_weights(tmp_path / "stored.npz", [given])
+    (stored,) = evidence.read_weights(tmp_path / "stored.npz")
+    named = zip(jax.tree.leaves_with_path(given), jax.tree.leaves(stored), strict=True)
+    for (path, before), after in named:
+        step = 0.0
+        if path[-1].key == "kernel":
+            step = np.abs(before).max(axis=tuple(range(before.ndim - 1))) / 127
+        assert (np.abs(after - before) <= step / 2 + 1e-6).all()
 
 
 def test_what_is_said_is_the_mean_of_the_networks():
