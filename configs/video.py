@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.model.channels = 2  # the object and the rest
     config.augment.update({"scale": (1.0, 1.0), "photometric": False})
     config.target.crf = config.predict.crf = CRF
-    config.predict.update({"evidence": 0.45, "steady": 0.8, "crf_agreement": 0.5})
+    config.predict.update({"evidence": 0.45, "steady": -1.0, "crf_agreement": 0.5})
     config.predict.border_contact = 0.25
     config.model.update({"backbone": "auto", "width": -1, "output_stride": -1})
     config.model.trained, config.predict.short_side = "auto", -1

@@ -46,6 +46,7 @@ FIELDS = (
     "refine.steps",
     "refine.learning_rate",
     "predict.short_side",
+    "predict.steady",
 )
 
 LARGEST = 480  # px of the short side; DAVIS's, beyond which masks gain little
@@ -55,6 +56,7 @@ SLOW = 0.75  # px below which flow of neighbours is mostly its own error
 ENOUGH = 1.25  # px that a wider gap should reach
 GAPS = (1, 2, 4, 8)
 ENLARGED = 480  # px of the short side at which DIS finds more than on 240
+STEADY = 0.8  # of what neighbours say that a step along DIS's flow leaves
 WORTH = 4.0  # px at half a gap up to which the learned evidence gains by that gap
 ORDINARY = 100  # frames up to which a clip gets STEPS
 STEPS = {"discover": 200, "refine": 80}
@@ -269,6 +271,7 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     if _is_open(config.flow.gaps):  # else no motion was measured
         yield _gaps(facts, config.motion.evidence == "network")
     yield _flow_size(config, facts)
+    yield _steady(config)
     yield from _network(config, facts)
     taught = config.discover.motion_weight == 0
     most = _get(config, "data.frames")
@@ -372,6 +375,14 @@ def _flow_size(config: ConfigDict, facts: Facts) -> Choice:
     if not (size := dis_sees_at(facts.sizes)):
         return Choice("flow.size", 0, "frames are large enough for flow")
     return Choice("flow.size", size, "DIS finds more on enlarged frames")
+
+
+def _steady(config: ConfigDict) -> Choice:
+    """Choose how far masks hear their neighbours (docs/experiments.md)."""
+    estimator = config.flow.estimator
+    if estimator == "dis":
+        return Choice("predict.steady", STEADY, "masks gain along DIS's flow")
+    return Choice("predict.steady", 0.0, f"masks lose along {estimator}'s flow")
 
 
 def dis_sees_at(sizes: Iterable[tuple[int, int]]) -> int:

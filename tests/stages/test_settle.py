@@ -56,6 +56,16 @@ def test_several_clips_from_scratch_are_told_of_a_network_for_each(tmp_path, cap
     assert "--config.stage=each" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("estimator", "kept"), [("dis", 0.8), ("raft", 0.0), ("import", 0.0)]
+)
+def test_masks_are_steadied_along_the_flow_of_dis_alone(estimator, kept):
+    config = video.get_config()
+    config.flow.estimator = estimator
+    facts = settle.Facts((12,), ((48, 64),), {1: 2.0})
+    assert settle.apply(config, settle.choose(config, facts)).predict.steady == kept
+
+
 @pytest.mark.parametrize(("until", "moves"), [("refine", False), ("discover", True)])
 def test_motion_is_measured_where_something_is_trained(
     tmp_path, monkeypatch, until, moves
@@ -87,6 +97,7 @@ SET = {
     "refine.steps": 3,
     "refine.learning_rate": 0.25,
     "predict.short_side": 96,
+    "predict.steady": 0.5,
 }
 
 
