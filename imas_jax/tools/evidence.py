@@ -226,9 +226,7 @@ def _batches(
         while len(left) < size:
             left = np.concatenate([left, rng.permutation(len(trained))])
         chosen, left = left[:size], left[size:]
-        yield samples.batch(
-            [trained[n] for n in chosen], rng, tuple(how.crop)
-        )
+        yield samples.batch([trained[n] for n in chosen], rng, tuple(how.crop))
 
 
 _estimator: estimators.Estimator  # of a rendering process: RAFT takes long to make
