@@ -8,6 +8,8 @@ order: choices are made on all but every third (number % 3 == 1); those are held
 and their mean is a line of its own. Further arguments (`--config.FIELD=VALUE`) go to
 every run, so that one choice can be compared with --against, an earlier --out: the
 difference is paired by sequence, with its standard error over sequences.
+`--recipe=configs/video.py:quick` is the recipe that learns nothing on the clip, one run
+a seed all the same.
 
 Seconds are those of all stages, flow and report included, as their results note them.
 """
@@ -32,11 +34,13 @@ COLUMNS = (
     ("stage 2 + CRF (the result)", "stage 2, CRF", "aligned"),
 )
 BASELINE, RESULT = 0, 5
+UNLEARNED = "final masks, CRF"  # the result's label where nothing is learned
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--recipe", default="configs/video.py")
     parser.add_argument("--clips", default="")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmark-video"))
@@ -49,14 +53,14 @@ def main() -> None:
     rows = []
     for seed in seeds:
         workdir = known.work / f"seed-{seed}"
-        run(known.root, workdir, clips, seed, overrides)
+        run(known.recipe, known.root, workdir, clips, seed, overrides)
         for clip in clips:
             row = read(workdir / "runs" / clip)
             held_out = every.index(clip) % 3 == 1
             rows.append({"clip": clip, "seed": seed, "held_out": held_out, **row})
     known.out.parent.mkdir(parents=True, exist_ok=True)
     known.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    text = table(rows, seeds, known.root, overrides)
+    text = table(known.recipe, rows, seeds, known.root, overrides)
     if known.against:
         text += compare(rows, json.loads(known.against.read_text()), known.against.name)
     known.out.with_suffix(".md").write_text(text)
@@ -64,7 +68,12 @@ def main() -> None:
 
 
 def run(
-    root: Path, workdir: Path, clips: list[str], seed: int, overrides: list[str]
+    recipe: str,
+    root: Path,
+    workdir: Path,
+    clips: list[str],
+    seed: int,
+    overrides: list[str],
 ) -> None:
     """Run all clips, or what is left of them."""
     listed = "".join(f"'{clip}'," for clip in clips)
@@ -73,7 +82,7 @@ def run(
             sys.executable,
             "-m",
             "imas_jax.main",
-            "--config=configs/video.py",
+            f"--config={recipe}",
             "--config.stage=each",
             f"--config.data.root={root}",
             "--config.data.layout=davis",
@@ -107,6 +116,8 @@ def read(workdir: Path) -> dict:
 
 def matches(wanted: str, label: str) -> bool:
     """Tell whether a row of the metrics is the wanted column, whatever its preset."""
+    if wanted == COLUMNS[RESULT][1] and label.startswith(UNLEARNED):
+        return True
     if wanted.endswith("CRF"):
         return label.startswith(wanted)
     return label == wanted
@@ -119,12 +130,14 @@ def means(rows: list[dict]) -> np.ndarray:
     return 100 * (scores * weights[:, None]).sum(0) / weights.sum()
 
 
-def table(rows: list[dict], seeds: list[int], root: Path, overrides: list[str]) -> str:
+def table(
+    recipe: str, rows: list[dict], seeds: list[int], root: Path, overrides: list[str]
+) -> str:
     """Format every clip, mean over seeds, and the frame means of both parts."""
     clips = list(dict.fromkeys(row["clip"] for row in rows))
     command = " ".join(sys.argv).replace(str(root), root.name)
     lines = [
-        f"# configs/video.py on {len(clips)} single clips, seeds {seeds}",
+        f"# {recipe} on {len(clips)} single clips, seeds {seeds}",
         "",
         f"    python {command}",
         "",

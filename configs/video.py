@@ -9,6 +9,11 @@ stage 2 learn what it looks like, frame by frame. There is no motion loss. Diffe
 from the paper's recipe are ours and were chosen by measurement: docs/experiments.md,
 benchmarks/results/video.md.
 
+    python -m imas_jax.main --config=configs/video.py:quick --config.data.root=clip.mp4
+
+learns nothing on the clip: masks are the motion evidence, refined, steadied along the
+flow and refined again. Less than half the time; benchmarks/results/video_quick.md.
+
 With `--config.model.weights=FILE` a given network is taken in the place of a small one
 from scratch: which, its file tells. Where there is no accelerator its backbone stays as
 it is, what it sees in the clip is computed once, and a light head learns
@@ -25,8 +30,10 @@ from imas_jax.configs import _small, davis
 CRF = "authors_post:iterations=10"  # RCF's; 50 updates gain 0.2 points of J
 
 
-def get_config() -> ConfigDict:
-    """Build the recipe for one clip."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Build the recipe for one clip; `variant` is "" or "quick"."""
+    if variant not in ("", "quick"):
+        raise ValueError(f"unknown variant {variant!r}; known: '' and 'quick'")
     config = davis.get_config()
     config.workdir = "runs/video"
     config.data.layout = "auto"
@@ -50,4 +57,8 @@ def get_config() -> ConfigDict:
     config.augment.fit_crop = True
     config.align.judged = "all"
     config.evaluate.split = ""
+    if variant == "quick":
+        config.discover.steps = config.refine.steps = 0
+        config.predict.evidence = 1.0
+        config.data.frames = 0  # nothing is trained on some and shown on all
     return config

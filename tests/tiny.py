@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.refine.update(
         {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "log_every": 2}
     )
-    config.predict.update({"short_side": 48, "crf": "", "evidence": 0.0})
+    config.predict.update({"short_side": 48, "crf": "", "evidence": 0.0, "steady": 0.8})
     config.target.workers = 1
     return config
 

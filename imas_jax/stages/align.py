@@ -84,10 +84,17 @@ def write_soft_masks(
     run: Run, folder: Path, clips: tuple[Clip, ...], share: shares.Share
 ) -> None:
     """Predict every frame of this process's clips with the stage-1 network."""
-    state = network.final_state(run.config, run.folder("discover"), "discover")
-    predictor = network.predictor(run.config, run.workdir, state.best_variables)
-    masks_of = soft_masks.predicted(predictor.of_clips)
+    masks_of = predicted(run, "discover")
     soft_masks.write_all(folder, share.of(clips), masks_of, share=share)
+
+
+def predicted(run: Run, stage: str) -> soft_masks.MasksOf:
+    """Return what predicts clips: a stage's network, or what stands in its place."""
+    if stage_motion.alone(run.config):
+        return stage_motion.as_soft_masks(run)
+    state = network.final_state(run.config, run.folder(stage), stage)
+    predictor = network.predictor(run.config, run.workdir, state.best_variables)
+    return soft_masks.predicted(predictor.of_clips)
 
 
 def choose(

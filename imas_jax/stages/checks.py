@@ -21,7 +21,7 @@ from imas_jax.flow import estimators
 from imas_jax.models import imas, pretrained
 from imas_jax.report import exports
 from imas_jax.runs import restoring
-from imas_jax.stages import features, frozen
+from imas_jax.stages import features, frozen, motion
 from imas_jax.stages import network as stages_network
 from imas_jax.training import parallel
 
@@ -116,6 +116,14 @@ def starts(config: ConfigDict) -> None:
 
 def teachers(config: ConfigDict) -> None:
     """See whether each stage has something to learn from."""
+    if motion.alone(config) and (config.refine.steps > 0 or config.data.frames > 0):
+        raise UserError(
+            "discover.steps = 0 and predict.evidence = 1 (masks of the motion evidence "
+            f"alone), refine.steps = {config.refine.steps}, data.frames = "
+            f"{config.data.frames}",
+            "0 for both: there is no network to refine, nor one for further frames",
+            "set both to 0, or train stage 1: --config.discover.steps=100",
+        )
     for stage, other in (("discover", "evidence"), ("refine", "appearance")):
         weights = config[stage]
         if weights.motion_weight == 0 and weights[f"{other}_weight"] == 0:

@@ -11,6 +11,11 @@ from imas_jax.training.watching import NOBODY, Watcher
 
 def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     """Train on motion; continue where a killed run stopped."""
+    if motion.alone(run.config):
+        logging.info("nothing is learned: masks are the motion evidence's")
+        told = {"steps": 0, "last": {}, "timing": {}}
+        identity = run.result("motion")["identity"]
+        return Output(identity, told | {supervision.NOTED: []})
     wanted = None
     if run.config.discover.evidence_weight > 0:
         wanted = fit.Wanted((motion.GUIDED,), motion.guides(run))

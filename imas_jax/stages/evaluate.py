@@ -222,6 +222,8 @@ def _entries(
     stage_1 = run.folder("align") / align.SOFT
     if not run.brought_in("align") and config.refine.steps > 0 and not parts:
         stages.insert(0, ("stage 1", stage_1))
+    elif motion.alone(config):
+        stages = []
     elif config.refine.steps == 0:
         stages = [("stage 1", stages[0][1])]
     for label, folder in stages:
@@ -231,8 +233,9 @@ def _entries(
         if config.evaluate.oracle:
             scores = _oracle(run, scored, folder, label, share)
             yield protocol.Entry(label, "oracle", scores, rule)
-    if config.predict.crf:
-        label = f"{stages[-1][0]}, CRF {config.predict.crf}"
+    if config.predict.crf or not stages:
+        label = stages[-1][0] if stages else "final masks"
+        label += f", CRF {config.predict.crf}" if config.predict.crf else ""
         scores = _score(scored, _written(run), label, share)
         yield protocol.Entry(label, "aligned", scores, "")
 

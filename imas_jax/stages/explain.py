@@ -18,6 +18,7 @@ from imas_jax.flow import files, motion
 from imas_jax.models.imas import IMAS
 from imas_jax.runs.run import Run
 from imas_jax.stages import frozen, network
+from imas_jax.stages import motion as stage_motion
 from imas_jax.stages.predictor import Seen, inference_size, sample
 
 
@@ -38,7 +39,9 @@ class Explanation:
 
 
 def explainer(run: Run) -> "Explainer | None":
-    """Open what explains flow with a run's network; None where it explains none."""
+    """Open what explains flow with a run's network; None where none does."""
+    if stage_motion.alone(run.config):
+        return None
     model = network.build_model(run.config)
     return Explainer(run, model) if isinstance(model, IMAS) else None
 

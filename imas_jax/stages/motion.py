@@ -11,7 +11,8 @@ ones that later stages read.
 
 The evidence judges channels (`stages/align.py`) and, where `discover.evidence_weight`
 is above 0 (ours; in the paper the motion loss is alone), one channel of stage 1 is
-pulled to it, so that which channel takes the object is not left to chance.
+pulled to it, so that which channel takes the object is not left to chance. It may be
+all there is (`alone`): then it stands where a network's soft masks would.
 """
 
 import itertools
@@ -108,6 +109,26 @@ def work(run: Run) -> Output:
     return Output(digest([made, values]), {**values, "moving": moving})
 
 
+def alone(config: ConfigDict) -> bool:
+    """Tell whether masks are the evidence's alone: nothing is learned on the clips."""
+    learned = config.discover.steps > 0 or config.restore
+    taught = config.discover.evidence_weight > 0  # else stage 1 waits for no evidence
+    return taught and config.predict.evidence == 1 and not learned
+
+
+def as_soft_masks(run: Run) -> soft_masks.MasksOf:
+    """Give the evidence in place of a network's masks: of the object, and the rest."""
+
+    def of_one(clip: Clip) -> Iterator[Float[np.ndarray, "hm wm c"]]:
+        for likely in of_clip(run, inputs.trained(run.config, clip)):
+            grid = _to_grid(likely)
+            masks = np.zeros((*grid.shape[:2], run.config.model.channels), np.float32)
+            masks[..., GUIDED], masks[..., 0] = grid[..., 0], 1 - grid[..., 0]
+            yield masks
+
+    return _one_by_one(of_one)
+
+
 def networks(config: ConfigDict) -> list[Path]:
     """Return the weights of the networks that `motion.evidence=network` asks."""
     estimators = [config.flow.estimator, config.motion.also]
@@ -125,7 +146,7 @@ def _other_flow(run: Run, clips: Sequence[Clip], share: shares.Share) -> FlowFol
 
 def _one_by_one(
     of_one: Callable[[Clip], Iterator[np.ndarray]],
-) -> Callable[[Sequence[Clip]], Iterator[np.ndarray]]:
+) -> soft_masks.MasksOf:
     return lambda clips: itertools.chain.from_iterable(map(of_one, clips))
 
 

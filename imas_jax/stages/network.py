@@ -149,7 +149,8 @@ def final_state(
     if state is None:
         raise UserError(
             f"no checkpoint in {folder}",
-            f"checkpoints of stage {stage}",
+            f"checkpoints of stage {stage}, of a run that trains "
+            "(configs/video.py:quick does not)",
             f"run --config.stage={stage} first",
         )
     return state

@@ -19,10 +19,10 @@ from imas_jax.data.clips import Clip
 from imas_jax.report import drawing
 from imas_jax.runs.run import Output, Run
 from imas_jax.stages import (
+    align,
     inputs,
     mask_export,
     motion,
-    network,
     object_masks,
     shares,
     soft_masks,
@@ -36,10 +36,7 @@ def work(run: Run) -> Output:
     share, folder = shares.every(), run.workdir / "predict"
     mine = share.of(clips)
     refined = run.config.refine.steps > 0
-    stage = "refine" if refined else "discover"
-    state = network.final_state(run.config, run.folder(stage), stage)
-    predictor = network.predictor(run.config, run.workdir, state.best_variables)
-    masks_of = soft_masks.predicted(predictor.of_clips)
+    masks_of = align.predicted(run, "refine" if refined else "discover")
     soft_masks.write_all(folder / SOFT, mine, masks_of, share=share)
     channels = tuple(run.values("align")["channels"])
     written = (

@@ -24,6 +24,7 @@ from imas_jax.stages import (
     features,
     fit,
     inputs,
+    motion,
     network,
     object_masks,
     shares,
@@ -41,6 +42,9 @@ T = TypeVar("T")
 def work(run: Run, watcher: Watcher = NOBODY) -> Output:
     """Make targets, then train; continue where a killed run stopped."""
     channels = tuple(run.values("align")["channels"])
+    if motion.alone(run.config):
+        stage_1 = run.result("discover")["identity"]
+        return Output(stage_1, {"steps": 0, "last": {}, "targets": {}})
     if run.config.refine.steps == 0:
         state = network.final_state(run.config, run.folder("discover"), "discover")
         identity = checkpoints.digest(checkpoints.as_tree(state))

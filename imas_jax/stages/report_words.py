@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from imas_jax.report import document, drawing
 from imas_jax.runs.run import Run
+from imas_jax.stages import motion
 
 # What a picture shows, by caption; the channels are explained by `explained`.
 EXPLAINED = {
@@ -58,6 +59,11 @@ def explained(run: Run, views: Sequence[document.SequenceView]) -> Mapping[str, 
 def _explain_channels(run: Run) -> str:
     """Say what the network's channels are, and how the object's was found."""
     told, config = run.values("align"), run.config
+    if motion.alone(config):
+        return (
+            f"Nothing was learned on the clip: channel {motion.GUIDED} is the motion "
+            "evidence after the CRF, the others are the rest."
+        )
     chosen = "+".join(map(str, told["channels"]))
     text = (
         f"The network gives every pixel to {config.model.channels} channels; colours "

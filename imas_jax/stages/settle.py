@@ -270,8 +270,7 @@ def _all(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     yield _frames(facts)
     if _is_open(config.flow.gaps):  # else no motion was measured
         yield _gaps(facts, config.motion.evidence == "network")
-    yield _flow_size(config, facts)
-    yield _steady(config)
+    yield from _flow(config, facts)
     yield from _network(config, facts)
     taught = config.discover.motion_weight == 0
     most = _get(config, "data.frames")
@@ -367,22 +366,17 @@ def _gaps(facts: Facts, several: bool) -> Choice:
     return Choice("flow.gaps", tuple(gaps), reason)
 
 
-def _flow_size(config: ConfigDict, facts: Facts) -> Choice:
-    if config.flow.estimator != "dis":
-        return Choice(
-            "flow.size", 0, f"{config.flow.estimator} sees frames as they are"
-        )
-    if not (size := dis_sees_at(facts.sizes)):
-        return Choice("flow.size", 0, "frames are large enough for flow")
-    return Choice("flow.size", size, "DIS finds more on enlarged frames")
-
-
-def _steady(config: ConfigDict) -> Choice:
-    """Choose how far masks hear their neighbours (docs/experiments.md)."""
+def _flow(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
+    """Choose what the estimator sees, and whether masks are steadied along its flow."""
     estimator = config.flow.estimator
-    if estimator == "dis":
-        return Choice("predict.steady", STEADY, "masks gain along DIS's flow")
-    return Choice("predict.steady", 0.0, f"masks lose along {estimator}'s flow")
+    if estimator != "dis":
+        yield Choice("flow.size", 0, f"{estimator} sees frames as they are")
+        yield Choice("predict.steady", 0.0, f"masks lose along {estimator}'s flow")
+        return
+    size = dis_sees_at(facts.sizes)
+    reason = "DIS finds more on enlarged frames" if size else "frames are large enough"
+    yield Choice("flow.size", size, reason)
+    yield Choice("predict.steady", STEADY, "masks gain along DIS's flow")
 
 
 def dis_sees_at(sizes: Iterable[tuple[int, int]]) -> int:

@@ -18,6 +18,9 @@ from imas_jax.data.clips import Clip
 from imas_jax.errors import UserError
 from imas_jax.stages import shares
 
+# Yields clips' masks, one a frame, in order.
+MasksOf = Callable[[Sequence[Clip]], Iterator[Float[np.ndarray, "hm wm c"]]]
+
 
 class SoftMasks:
     """Soft masks of a clip; each is read from the file when it is asked for.
@@ -61,7 +64,7 @@ class SoftMasks:
 def write_all(
     folder: Path,
     clips: Sequence[Clip],
-    masks_of: Callable[[Sequence[Clip]], Iterator[Float[np.ndarray, "hm wm c"]]],
+    masks_of: MasksOf,
     what: str = "masks",
     share: shares.Share = shares.ALONE,
 ) -> None:
@@ -85,7 +88,7 @@ def write_all(
 
 def predicted(
     network: Callable[[Iterable[Iterable[np.ndarray]]], Iterator[np.ndarray]],
-) -> Callable[[Sequence[Clip]], Iterator[np.ndarray]]:
+) -> MasksOf:
     """Let a network (`Predictor.of_clips`) make the masks that `write_all` writes."""
     return lambda clips: network(
         map(clip.read, range(len(clip.frames))) for clip in clips

@@ -33,6 +33,7 @@ def test_an_ordinary_clip_gets_what_was_measured(frames):
     measured.flow.update({"gaps": (1, 2, 4), "size": 480})
     measured.discover.steps, measured.refine.steps = 100, 60
     measured.refine.learning_rate = settle.TAUGHT_RATE
+    measured.predict.steady = 0.8
     assert config.to_dict() == measured.to_dict()
 
 

@@ -158,6 +158,7 @@ def test_a_sound_value_passes(field, value):
     "config",
     [
         *(c.get_config() for c in (davis, demo, video, align, evaluate)),
+        video.get_config("quick"),
         *(c.get_config("runlocal") for c in (segtrackv2, fbms59, youtube_vos)),
         *(amd.get_config(v) for v in ("", "demo")),
         *(gwm.get_config(v) for v in ("", "demo")),
