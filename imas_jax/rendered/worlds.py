@@ -3,8 +3,7 @@
 Made to fail as real clips do: the camera stands, shakes, pans, zooms or follows; the
 ground comes closer towards the bottom; poles and bushes pass at other speeds than what
 is behind them; water ripples and leaves flutter; things are slow or fast, small or
-large, cast shadows, are mirrored in water, leave wakes, smoke and dust, are hidden in
-part, like their surroundings, or absent.
+large, cast shadows, are mirrored, hidden in part, like their surroundings, or absent.
 Numbers are pixels of a frame 240 high, and scale with it.
 """
 
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from imas_jax.rendered import bodies, lights, sheets, textures
+from imas_jax.rendered import bodies, sheets, textures
 
 REFERENCE = 240  # height that numbers below are for
 # Displacement in pixels, and a factor of the brightness or None, of every pixel.
@@ -55,7 +54,6 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> sheets.Scene:
     chances = [0.0, rng.uniform(0, 1), rng.uniform(0.85, 1.05)]
     follow = float(rng.choice(chances, p=[0.3, 0.25, 0.45]))
     camera = draw_camera(rng, size, -follow * velocity)
-    backdrop, shore = draw_backdrop(rng, size, camera)
     behind = draw_standing(rng, size, camera, (0.7, 1.8), int(rng.integers(0, 4)))
     moving: list[sheets.Sheet] = []
     for number in range(count):
@@ -64,9 +62,10 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> sheets.Scene:
             velocity = (
                 velocity * rng.uniform(0.7, 1.3) if alike else draw_velocity(rng, unit)
             )
-        moving += draw_object(rng, size, camera, velocity, count > 2, shore)
+        moving += draw_object(rng, size, camera, velocity, crowd=count > 2)
     hiding = int(rng.integers(1, 5)) if rng.random() < 0.35 else 0
     before = draw_standing(rng, size, camera, (1.2, 3.0), hiding)
+    backdrop = draw_backdrop(rng, size, camera)
     shutter = float(rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else 0.0
     return sheets.Scene(size, backdrop, (*behind, *moving, *before), shutter)
 
@@ -112,31 +111,16 @@ def draw_object(
     camera: Camera,
     velocity: np.ndarray,
     crowd: bool,
-    shore: float | None,
 ) -> list[sheets.Sheet]:
-    """Draw an object, seen at time 0, with its shadow, reflection, smoke or wake.
-
-    Args:
-        rng: Source of chance.
-        size: (h, w) of the frames.
-        camera: What films it.
-        velocity: Of the object in the world, pixels a frame.
-        crowd: Whether it is one of many: then it is smaller.
-        shore: Row where water begins, or None where there is none.
-    """
+    """Draw an object with its shadow and reflection, seen at time 0."""
     h, w = size
     unit = h / REFERENCE
     smallest, largest = (30.0, 140.0) if crowd else (50.0, 340.0)
     if rng.random() < 0.35:  # far away
         smallest, largest = (20.0, 70.0) if crowd else (35.0, 280.0)
     length = unit * np.exp(rng.uniform(np.log(smallest), np.log(largest)))
-    parts = list(bodies.draw_body(rng, length))
+    parts = bodies.draw_body(rng, length)
     place = np.array([w, h]) * np.clip(rng.normal(0.5, 0.2, 2), 0.05, 0.95)
-    on_water = shore is not None and rng.random() < 0.8
-    line = length * (rng.uniform(-0.1, 0.4) if rng.random() < 0.6 else lights.FOOT)
-    if shore is not None and on_water:
-        place[1] = np.clip(place[1], shore - 0.5 * line, 0.95 * h)
-        velocity = velocity * (1.0, 0.3)
     path = sheets.Track(
         place,
         velocity,
@@ -146,8 +130,6 @@ def draw_object(
         phase=rng.uniform(0, 6.28),
     )
     turn = sheets.Track(rng.normal() * 0.2, rng.normal() * 0.03 * (rng.random() < 0.4))
-    if on_water:
-        turn = sheets.Track(rng.normal() * 0.05, swing=0.03 * rng.random(), rate=0.3)
     growth = sheets.Track(0.0, rng.normal() * 0.012)
 
     def body(time: float) -> Float[np.ndarray, "3 3"]:
@@ -155,33 +137,20 @@ def draw_object(
         own = sheets.move(path.at(time)) @ sheets.spin(float(turn.at(time)), scale)
         return camera.view(time) @ own
 
-    def seen(found: list[bodies.Part], kind: sheets.Kind) -> list[sheets.Sheet]:
-        def pose(part: bodies.Part) -> sheets.Pose:
-            return lambda time: body(time) @ part.pose(time)
+    def posed(part: bodies.Part, between: Float[np.ndarray, "3 3"]) -> sheets.Pose:
+        return lambda time: body(time) @ between @ part.pose(time)
 
-        return [sheets.Sheet(p.image, pose(p), kind, p.wobble) for p in found]
-
-    def cloud(puff: lights.Puff) -> sheets.Sheet:
-        there = lights.puff_pose(puff, path.at)
-        return sheets.Sheet(
-            puff.image,
-            lambda time: camera.view(time) @ there(time),
-            "light",
-            puff.wobble,
-        )
-
-    below: list[sheets.Sheet] = []
-    if on_water:
-        parts = lights.afloat(parts, line)
-        below = seen(lights.reflection(rng, parts, length, line, unit), "light")
-    elif rng.random() < 0.5:
-        below = seen(lights.shadow(rng, parts, length), "light")
-    own = seen(parts, "object")
-    if rng.random() < (0.5 if on_water else 0.12):
-        clouds = [cloud(p) for p in lights.puffs(rng, length, velocity, on_water)]
-        split = int(rng.integers(len(clouds) + 1))
-        return [*below, *clouds[:split], *own, *clouds[split:]]
-    return [*below, *own]
+    own = [
+        sheets.Sheet(p.image, posed(p, np.eye(3)), "object", p.wobble) for p in parts
+    ]
+    lights = []
+    if rng.random() < 0.5:
+        change, light = _shadow(rng, length)
+        lights = [
+            sheets.Sheet(light(p.image), posed(p, change), "light", p.wobble)
+            for p in parts
+        ]
+    return [*lights, *own]
 
 
 def draw_standing(
@@ -217,12 +186,8 @@ def draw_standing(
 
 def draw_backdrop(
     rng: np.random.Generator, size: tuple[int, int], camera: Camera
-) -> tuple[Callable[[float], Float[np.ndarray, "h w 3"]], float | None]:
-    """Draw what is behind everything: one or two surfaces, with depth and ripples.
-
-    Returns:
-        Time -> RGB, and the row where water begins, None where there is none.
-    """
+) -> Callable[[float], Float[np.ndarray, "h w 3"]]:
+    """Draw what is behind everything: one or two surfaces, with depth and ripples."""
     h, w = size
     image = textures.draw_texture(rng, size)
     hilly = textures.octaves(rng, size, 4, 1.2)[h // 2] - 0.5
@@ -232,10 +197,9 @@ def draw_backdrop(
         ground = textures.draw_texture(rng, size)
         image = image * (1 - below[..., None]) + ground * below[..., None]
     nearness = _nearness(rng, size, line)
-    if everywhere := rng.random() < 0.2:
+    if rng.random() < 0.2:
         below = np.ones_like(below)  # nothing but water, should there be any
-    stir, water = _stir(rng, size, below, line)
-    shore = (0.0 if everywhere else float(line.mean())) if water else None
+    stir = _stir(rng, size, below, line)
     x, y = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
 
     def backdrop(time: float) -> Float[np.ndarray, "h w 3"]:
@@ -252,7 +216,7 @@ def draw_backdrop(
         )
         return seen if shine is None else seen * shine[..., None]
 
-    return backdrop, shore
+    return backdrop
 
 
 def _nearness(
@@ -271,20 +235,16 @@ def _nearness(
 
 def _stir(
     rng: np.random.Generator, size: tuple[int, int], below: np.ndarray, line: np.ndarray
-) -> tuple[Stir | None, bool]:
-    """Draw leaves in the wind, water below the line, or nothing that stirs.
-
-    Returns:
-        What stirs, and whether it is water.
-    """
+) -> Stir | None:
+    """Draw leaves in the wind, or water below the line; None for nothing that stirs."""
     chance = rng.random()
     if chance > 0.45:
-        return None, False
+        return None
     if chance > 0.27:
-        return _leaves(rng, size, size[0] / REFERENCE), False
+        return _leaves(rng, size, size[0] / REFERENCE)
     if rng.random() < 0.4:
-        return draw_ripples(rng, size, below), True
-    return draw_waves(rng, size, below, float(line.min())), True
+        return draw_ripples(rng, size, below)
+    return draw_waves(rng, size, below, float(line.min()))
 
 
 def draw_ripples(
@@ -393,3 +353,23 @@ def _leaves(rng: np.random.Generator, size: tuple[int, int], unit: float) -> Sti
         return np.float32(strength) * field, None
 
     return flutter
+
+
+def _shadow(
+    rng: np.random.Generator, length: float
+) -> tuple[Float[np.ndarray, "3 3"], Callable[[np.ndarray], np.ndarray]]:
+    """Draw a shadow or a reflection: a change of the body, and of its sheets."""
+    foot, strength = 0.45 * length, rng.uniform(0.2, 0.6)
+    mirrored = rng.random() < 0.5
+    flat = np.eye(3)
+    flat[1, 1] = -rng.uniform(0.7, 1.0) if mirrored else rng.uniform(-0.6, 0.3)
+    flat[0, 1] = 0.0 if mirrored else rng.normal() * 0.6
+    change = sheets.about(np.array([0.0, foot]), flat)
+
+    def light(image: np.ndarray) -> np.ndarray:
+        soft = cv2.GaussianBlur(image, (0, 0), 1.5) * np.float32(strength)
+        if not mirrored:
+            soft[..., :3] = 0
+        return soft
+
+    return change, light

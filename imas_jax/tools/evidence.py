@@ -45,8 +45,8 @@ def work(run: Run) -> Output:
     held_out = everything[:: config.evidence.held_out]
     trained = [s for n, s in enumerate(everything) if n % config.evidence.held_out]
     members, curve = [], []
-    for number in range(len(config.evidence.steps)):
-        variables, rows = train(config, number, trained, held_out)
+    for number, steps in enumerate(config.evidence.steps):
+        variables, rows = train(config, steps, trained, held_out)
         members.append(variables)
         curve += [{"network": number, **row} for row in rows]
     path = folder / evidence.weights(config.flow.estimator).name
@@ -83,43 +83,36 @@ def render(config: ConfigDict, folder: Path) -> list[Path]:
 
 def train(
     config: ConfigDict,
-    number: int,
+    steps: int,
     trained: Sequence[samples.Sample],
     held_out: Sequence[samples.Sample],
 ) -> tuple[Tree, list[dict[str, float]]]:
-    """Train one of the networks from random weights.
-
-    Args:
-        config: The whole config.
-        number: Of the network: each has its number of steps and a seed of its own.
-        trained: Samples to learn from.
-        held_out: Samples to watch.
+    """Train a network from random weights.
 
     Returns:
         Averaged variables, and every `log_every` steps the losses and the mean J on the
         rendered samples held out.
     """
-    how, seed = config.evidence, config.seed + number
-    steps = how.steps[number]
+    how = config.evidence
     net = EvidenceNet(tuple(how.widths), how.context)
     optimizer = make_optimizer(how, steps)
     blank = jnp.zeros((1, *how.crop, evidence.CHANNELS))
-    variables = net.init(jax.random.key(seed), blank, False)
+    variables = net.init(jax.random.key(config.seed), blank, False)
     state = start(variables, optimizer)
     step = make_step(net, optimizer, how)
-    batches = _batches(trained, how, seed)
+    batches = _batches(trained, config)
     curve, since = [], []
-    for done in progress(range(1, steps + 1), steps, "evidence", "step"):
+    for number in progress(range(1, steps + 1), steps, "evidence", "step"):
         state, metrics = step(state, next(batches))
         since.append(metrics)
-        if done % how.log_every == 0 or done == steps:
+        if number % how.log_every == 0 or number == steps:
             means = {k: float(np.mean([m[k] for m in since])) for k in since[0]}
-            means |= {"step": done, "jaccard": jaccard(state[2], held_out)}
+            means |= {"step": number, "jaccard": jaccard(state[2], held_out)}
             curve.append(means)
             logging.info(
                 "evidence: step %d  cross-entropy %.4f  dice %.3f  J %.3f of %d "
                 "rendered frames held out",
-                done,
+                number,
                 means["cross_entropy"],
                 means["dice"],
                 means["jaccard"],
@@ -217,16 +210,18 @@ def make_step(
 
 
 def _batches(
-    trained: Sequence[samples.Sample], how: ConfigDict, seed: int
+    trained: Sequence[samples.Sample], config: ConfigDict
 ) -> Iterator[samples.Batch]:
     """Yield batches for ever: every sample once, in a new order, and so on."""
-    rng = np.random.default_rng([seed, 1])
-    size, left = how.batch_size, np.zeros(0, int)
+    rng = np.random.default_rng([config.seed, 1])
+    size, left = config.evidence.batch_size, np.zeros(0, int)
     while True:
         while len(left) < size:
             left = np.concatenate([left, rng.permutation(len(trained))])
         chosen, left = left[:size], left[size:]
-        yield samples.batch([trained[n] for n in chosen], rng, tuple(how.crop))
+        yield samples.batch(
+            [trained[n] for n in chosen], rng, tuple(config.evidence.crop)
+        )
 
 
 _estimator: estimators.Estimator  # of a rendering process: RAFT takes long to make

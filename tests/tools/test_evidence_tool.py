@@ -104,8 +104,8 @@ def test_frames_without_an_object_count_in_the_cross_entropy_alone():
 
 def test_a_trial_may_be_shorter_than_the_warm_up(trained, tmp_path):
     config = small(tmp_path)
-    config.evidence.update({"warm_up": 50, "steps": (1,)})
+    config.evidence.warm_up = 50
     paths = sorted((trained / "evidence").glob("samples/*/*.npz"))
     found = [samples.read(path) for path in paths]
-    _, curve = training.train(config, 0, found[1:], found[:1])
+    _, curve = training.train(config, 1, found[1:], found[:1])
     assert [row["step"] for row in curve] == [1]
