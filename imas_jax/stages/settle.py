@@ -121,7 +121,8 @@ def settle(config: ConfigDict, found: Clips | None = None) -> ConfigDict:
     trains = not restoring.brought_in(config, "refine")
     moves = measure_motion(clips) if "flow.gaps" in wanted and trains else {}
     sizes = tuple(clip.native_size for clip in clips)
-    if trains and len(clips) > 1 and not config.model.weights:
+    learns = trains and bool(config.discover.steps or config.refine.steps)
+    if learns and len(clips) > 1 and not config.model.weights:
         logging.info(
             "one network learns %d clips from scratch; a network for each finds more "
             "where they show unlike things: --config.stage=each",
@@ -131,7 +132,9 @@ def settle(config: ConfigDict, found: Clips | None = None) -> ConfigDict:
         counts, sizes, moves, trains, backbone_of(config), parallel.accelerated()
     )
     chosen = choose(config, facts)
+    silent = () if learns else ("model", "discover", "refine", "predict.short_side")
     told = [c for c in chosen if trains or c.field == "data.size"]
+    told = [c for c in told if not c.field.startswith(silent)]
     for reason, group in itertools.groupby(told, key=lambda choice: choice.reason):
         values = ", ".join(f"{choice.field} = {choice.value}" for choice in group)
         logging.info("%s (%s)", values, reason)
@@ -371,7 +374,8 @@ def _flow(config: ConfigDict, facts: Facts) -> Iterator[Choice]:
     estimator = config.flow.estimator
     if estimator != "dis":
         yield Choice("flow.size", 0, f"{estimator} sees frames as they are")
-        yield Choice("predict.steady", 0.0, f"masks lose along {estimator}'s flow")
+        why = "masks lose along RAFT's flow, for which imported flow is taken"
+        yield Choice("predict.steady", 0.0, why)
         return
     size = dis_sees_at(facts.sizes)
     reason = "DIS finds more on enlarged frames" if size else "frames are large enough"

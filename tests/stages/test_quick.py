@@ -9,7 +9,7 @@ from configs import video
 from imas_jax import protocol
 from imas_jax.errors import UserError
 from imas_jax.evaluation import metrics
-from imas_jax.stages import evaluate, soft_masks
+from imas_jax.stages import evaluate, settle, soft_masks
 
 
 def config_of(root, workdir):
@@ -54,6 +54,15 @@ def test_soft_masks_are_the_evidence(finished):
         again = cv2.resize(one[..., 0], size, interpolation=cv2.INTER_AREA)
         np.testing.assert_allclose(seen.sum(axis=-1), 1, atol=2e-3)
         assert np.abs(seen[..., 1] - again).mean() < 0.02
+
+
+def test_nothing_is_said_of_a_network(finished, caplog):
+    _, _, root = finished
+    with caplog.at_level("INFO"):
+        settle.settle(config_of(root, root / "other"))
+    assert "flow.size = " in caplog.text
+    assert "from scratch" not in caplog.text
+    assert "model." not in caplog.text
 
 
 def test_no_row_of_its_tables_is_a_networks(finished):
