@@ -12,7 +12,7 @@ benchmarks/results/video.md.
     python -m imas_jax.main --config=configs/video.py:quick --config.data.root=clip.mp4
 
 learns nothing on the clip: masks are the motion evidence, refined, steadied along the
-flow and refined again. Less than half the time; benchmarks/results/video_quick.md.
+flow and refined again. A third of the time; benchmarks/results/video_quick.md.
 
 With `--config.model.weights=FILE` a given network is taken in the place of a small one
 from scratch: which, its file tells. Where there is no accelerator its backbone stays as
